@@ -1,0 +1,1 @@
+"""Types, errors, contracts, configuration: what everything else speaks in. Imports none of ours."""

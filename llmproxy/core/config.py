@@ -1,0 +1,299 @@
+"""The configuration: one JSON file, parsed once into frozen objects. Unknown keys are errors with their path.
+
+Keys that begin with `_` are notes and are ignored. What only the predecessor knew is listed in `_RETIRED`: accepted,
+without effect, and reported by `Config.warnings`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from llmproxy.core.env import Secret
+from llmproxy.core.errors import ConfigError
+from llmproxy.core.types import CAPABILITIES, Tier
+
+RESERVED_NAMES = frozenset({"llmproxy", "local"})
+
+_RETIRED = {
+    "": ("free_tier", "fusion", "providers_pr", "flagship_tier"),
+    "server": ("stream_timeout",),
+}
+
+
+def _secret(value: Any) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return Secret(value)
+
+
+def _capability(value: Any) -> Any:
+    if value not in CAPABILITIES:
+        raise ValueError(f"unknown capability {value!r}; known: {', '.join(sorted(CAPABILITIES))}")
+    return value
+
+
+SecretField = Annotated[
+    Secret,
+    BeforeValidator(_secret),
+    PlainSerializer(lambda secret: secret.masked, return_type=str),
+    WithJsonSchema({"type": "string", "description": "a key, or ${VAR} to read it from the environment"}),
+]
+Capability = Annotated[str, BeforeValidator(_capability)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Base of every part of the configuration: frozen, and no unknown keys but notes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, str_strip_whitespace=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_notes(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if not str(key).startswith("_")}
+        return data
+
+
+class Server(Section):
+    """Where to listen, and how long to wait for whom. All times in seconds."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    api_keys: tuple[SecretField, ...] = ()
+    body_limit_mb: Annotated[float, Field(gt=0)] = 32
+    request_timeout: Annotated[Seconds, Field(description="one attempt without streaming, headers included")] = 120
+    connect_timeout: Annotated[Seconds, Field(description="TCP and TLS set-up of one connection")] = 5
+    first_token_timeout: Annotated[Seconds, Field(description="from the request to the first output of a stream")] = 15
+    stall_timeout: Annotated[Seconds, Field(description="silence between two pieces of a stream")] = 15
+    deadline: Annotated[Seconds, Field(description="until an answer has begun, over all candidates")] = 90
+    grace: Annotated[Seconds, Field(description="how long streams in flight may finish after SIGTERM")] = 30
+
+
+class Provider(Section):
+    """One upstream provider. Fields that are left out come from `providers/catalog.json`."""
+
+    base_url: str | None = None
+    api_key: SecretField | None = None
+    api_keys: tuple[SecretField, ...] = ()
+    protocol: Literal["openai", "anthropic", "gemini"] | None = None
+    model_filter: tuple[str, ...] | None = None
+    models_url: str | None = None
+    models_id_field: str | None = None
+    models_keep_task: str | None = None
+    headers: dict[str, str] = {}
+    proxy: str | None = None
+    enabled: bool = True
+    expose_to_virtual_models: bool = True
+
+    @property
+    def keys(self) -> tuple[Secret, ...]:
+        """All credentials, `api_key` first, each once."""
+        first = (self.api_key,) if self.api_key is not None else ()
+        return tuple(dict.fromkeys(first + self.api_keys))
+
+
+class Local(Section):
+    """Models that run in this machine: catalog names, folders, or hub ids."""
+
+    models: tuple[str, ...] = ("tiny",)
+    device: str = "auto"
+    catalog: str = "models.yaml"
+    engine: Literal["process", "ray"] = "process"
+
+
+class Where(Section):
+    """Conditions on the candidates of a pool; all of them hold."""
+
+    capabilities: tuple[Capability, ...] = ()
+    free: bool | None = None
+    local: bool | None = None
+    providers: tuple[str, ...] = ()
+    models: Annotated[tuple[str, ...], Field(description="globs over provider/model")] = ()
+    reasoning: Tier | None = None
+    min_context: Count | None = None
+    max_price: Annotated[float | None, Field(ge=0, description="USD per million tokens")] = None
+
+
+class Pool(Section):
+    """A virtual model of the user."""
+
+    where: Where = Where()
+    order: Literal["best", "fastest", "cheapest", "round_robin", "as_listed"] = "best"
+
+
+class FreeLimit(Section):
+    """A declared free limit; null means that this dimension is not limited, or not known."""
+
+    requests_per_minute: Count | None = None
+    requests_per_day: Count | None = None
+    tokens_per_minute: Count | None = None
+    tokens_per_day: Count | None = None
+    reset: str | None = None
+    shared: bool = False
+
+
+class Routing(Section):
+    """How candidates are tried."""
+
+    fallbacks: bool = True
+    max_attempts: Annotated[int, Field(ge=1)] = 12
+    hedge_after: Seconds | None = None
+    delivery: Literal["stream", "whole"] = "stream"
+
+
+class State(Section):
+    url: str = "sqlite"
+
+
+class Scrape(Section):
+    schedule: str | None = "17 4 * * *"
+    on_startup: bool = False
+    sources: tuple[str, ...] | None = None
+
+
+class Admin(Section):
+    enabled: bool = True
+    token: SecretField | None = None
+
+
+class Config(Section):
+    """The whole file."""
+
+    server: Server = Server()
+    providers: dict[str, Provider] = {}
+    local: Local = Local()
+    aliases: dict[str, str] = {}
+    pools: dict[str, Pool] = {}
+    believed_free: tuple[str, ...] = ()
+    cost_observed_free_tier: tuple[str, ...] = ()
+    model_reasoning: dict[str, Tier] = {}
+    model_capabilities: dict[str, tuple[Capability, ...]] = {}
+    model_context: dict[str, Annotated[int, Field(gt=0)]] = {}
+    free_limits: dict[str, FreeLimit] = {}
+    routing: Routing = Routing()
+    state: State = State()
+    scrape: Scrape = Scrape()
+    admin: Admin = Admin()
+
+    _warnings: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was accepted but has no effect, a line each."""
+        return self._warnings
+
+    @model_validator(mode="after")
+    def _no_reserved_names(self) -> Config:
+        for name in self.providers:
+            if name in RESERVED_NAMES or "/" in name or "__" in name or not name:
+                raise ValueError(f"providers.{name}: the name is reserved or holds '/' or '__'")
+        return self
+
+
+def default_path() -> Path:
+    """`$LLMPROXY_CONFIG`, else `~/.config/llmproxy/config.json`."""
+    named = os.environ.get("LLMPROXY_CONFIG")
+    return Path(named).expanduser() if named else Path.home() / ".config" / "llmproxy" / "config.json"
+
+
+def parse(data: Any, *, origin: str = "config") -> Config:
+    """Validate a decoded file; raises `ConfigError` whose message lists `path: reason` for each wrong field."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{origin}: must be a JSON object")
+    data, warnings = _without_retired(data)
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: " + "; ".join(map(_problem, error.errors()))) from error
+    config._warnings = tuple(warnings)
+    return config
+
+
+def load(path: Path) -> Config:
+    """Read and validate a file; raises `ConfigError` when it is missing, unreadable, not JSON, or wrong."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        data = json.loads(text, object_pairs_hook=_no_repeats)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from error
+    return parse(data, origin=str(path))
+
+
+def save(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a file atomically with mode 0600; a crash leaves the old file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in seen and not key.startswith("_"):
+            raise ValueError(f"the key {key!r} is there twice")
+        seen[key] = value
+    return seen
+
+
+def _without_retired(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    warnings: list[str] = []
+    kept = dict(data)
+    if isinstance(kept.get("known_free"), list):
+        known = kept.pop("known_free")
+        kept["believed_free"] = [*kept.get("believed_free", ()), *known]
+        warnings.append("known_free is now called believed_free")
+    for section, keys in _RETIRED.items():
+        part = kept if not section else dict(kept[section]) if isinstance(kept.get(section), dict) else {}
+        for key in keys:
+            if part.pop(key, None) is not None:
+                warnings.append(f"{section + '.' if section else ''}{key} has no effect any more")
+        if section and section in kept and isinstance(kept[section], dict):
+            kept[section] = part
+    for mapping in ("free_limits", "model_reasoning", "model_capabilities", "model_context", "aliases", "providers"):
+        if isinstance(kept.get(mapping), dict):
+            kept[mapping] = {key: value for key, value in kept[mapping].items() if not key.startswith("_")}
+    return kept, warnings
+
+
+def _problem(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown key"
+    return f"{path}: {message}" if path else message

@@ -1,0 +1,162 @@
+"""The nouns: model, candidate, call, plan, reply, attempt. All are values; nobody changes them in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+JsonObject = dict[str, Any]
+Endpoint = Literal["chat", "completions", "embeddings", "passthrough"]
+Tier = Literal["exploratory", "standard", "deep"]
+
+CAPABILITIES = frozenset(
+    {"tools", "vision", "reasoning", "json", "audio", "embeddings", "rerank", "speech", "prefill"}
+)
+TIERS: tuple[Tier, ...] = ("exploratory", "standard", "deep")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a source offers. A capability in neither `capabilities` nor `lacks` is unknown.
+
+    `exposed` models take part in pools; a `toy` stands behind every other model there. `created_s` is a Unix time.
+    """
+
+    source: str
+    id: str
+    local: bool = False
+    free: bool = False
+    chat: bool = True
+    exposed: bool = True
+    capabilities: frozenset[str] = frozenset()
+    lacks: frozenset[str] = frozenset()
+    context_tokens: int | None = None
+    price_usd_per_mtok: float | None = None
+    tier: Tier | None = None
+    toy: bool = False
+    created_s: int = 0
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.source}/{self.id}")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """(source, credential, model): the thing the router picks. `credential` counts from 0 in the source's keys."""
+
+    model: Model
+    credential: int = 0
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"{self.model.name}#{self.credential}" if self.credential else self.model.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """What the call insists on: one of `tools` (name → JSON schema of its arguments), or JSON in the content.
+
+    `tools is None` means that no tool call is forced; `json_schema is None` with `json` means any JSON object.
+    """
+
+    tools: Mapping[str, Any] | None = None
+    parallel: bool = True
+    json: bool = False
+    json_schema: Any = None
+
+    @property
+    def capability(self) -> str:
+        return "tools" if self.tools is not None else "json"
+
+
+@dataclass(slots=True)
+class Call:
+    """One canonical request (OpenAI chat schema) plus what it needs.
+
+    `body` is the request without `model` and `models`; `raw` is the untouched body of a pass-through call.
+    """
+
+    id: str
+    endpoint: Endpoint
+    model: str
+    body: JsonObject
+    fallbacks: tuple[str, ...] = ()
+    stream: bool = False
+    include_usage: bool = False
+    needs: frozenset[str] = frozenset()
+    forced: Forced | None = None
+    prompt_tokens: int = 0
+    path: str = ""
+    method: str = "POST"
+    raw: bytes = b""
+    raw_headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A candidate that will be asked, and why it stands where it stands."""
+
+    candidate: Candidate
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A candidate that will not be asked, and why; `retry_after_s` from now it may be, where that is known."""
+
+    candidate: Candidate
+    reason: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ordered candidates for a call, each kept or dropped with its reason."""
+
+    asked: str
+    reason: str
+    kept: tuple[Kept, ...]
+    dropped: tuple[Dropped, ...] = ()
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer; `estimated` when the source did not count them itself."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer. `body` is the decoded JSON, or None for a pass-through reply, whose bytes are in `raw`."""
+
+    body: Any
+    raw: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one candidate, as it stands in the trail, the log and the error body. Times in seconds."""
+
+    model: str
+    outcome: str
+    elapsed_s: float
+    status: int | None = None
+    reason: str = ""
+    retry_after_s: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.outcome} {self.elapsed_s:.2f}s"
+
+
+def trail(attempts: tuple[Attempt, ...] | list[Attempt]) -> str:
+    """The attempts in one line, as in `x-llmproxy-trail`."""
+    return ", ".join(map(str, attempts))

@@ -1,0 +1,113 @@
+"""What a model can do: facts from its source, from the user's configuration, and from its name, merged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from llmproxy.core.config import Config
+from llmproxy.core.names import matches
+from llmproxy.core.types import Call, Model
+
+V = TypeVar("V")
+
+# Ids of models that do not chat, as providers name them; they stay out of chat pools but can be asked by name.
+_NOT_CHAT = re.compile(
+    r"embed|rerank|whisper|transcri|(^|[-_/])tts|[-_]tts|text-to-speech|speech|moderation|guard|safety|"
+    r"dall-e|gpt-image|image-|stable-diffusion|flux|sdxl|imagen|veo|sora|lyria|ocr|bge-|e5-|(^|/)clip|parakeet|orpheus",
+    re.IGNORECASE,
+)
+_EMBEDS = re.compile(r"embed|(^|[-_/])(bge|e5|gte)-(?!rerank)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the provider catalog declares about models, as globs over upstream ids, most specific first."""
+
+    free_models: tuple[str, ...] = ()
+    free_suffix: str | None = None
+    all_free: bool = False
+    capabilities: tuple[tuple[str, frozenset[str]], ...] = ()
+    context_tokens: tuple[tuple[str, int], ...] = ()
+
+
+def describe(model: Model, config: Config, facts: Facts) -> Model:
+    """`model` with everything known about it; what a person wrote in the configuration wins."""
+    if model.local:
+        return replace(
+            model,
+            tier=_lookup(config.model_reasoning, model) or model.tier,
+            capabilities=model.capabilities | frozenset(_lookup(config.model_capabilities, model) or ()),
+        )
+    declared = next((tags for glob, tags in facts.capabilities if matches((glob,), model.source, model.id)), None)
+    window = next((size for glob, size in facts.context_tokens if matches((glob,), model.source, model.id)), None)
+    said = _lookup(config.model_capabilities, model)
+    capabilities = model.capabilities | (declared or frozenset())
+    if said is not None:
+        capabilities = frozenset(said)
+    if _EMBEDS.search(model.id):
+        capabilities |= {"embeddings"}
+    return replace(
+        model,
+        free=_is_free(model, config, facts),
+        chat=model.chat and not _NOT_CHAT.search(model.id),
+        capabilities=capabilities,
+        lacks=model.lacks - capabilities,
+        context_tokens=_lookup(config.model_context, model) or model.context_tokens or window,
+        tier=_lookup(config.model_reasoning, model) or model.tier,
+    )
+
+
+def needs_of(body: Mapping[str, object]) -> frozenset[str]:
+    """The capabilities that a chat request makes use of: tools, json, vision, audio."""
+    needs: set[str] = set()
+    if body.get("tools") and body.get("tool_choice") != "none":
+        needs.add("tools")
+    form = body.get("response_format")
+    if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
+        needs.add("json")
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content")
+        if isinstance(content, list):
+            for part in content:
+                kind = part.get("type")
+                if kind == "image_url":
+                    needs.add("vision")
+                elif kind == "input_audio":
+                    needs.add("audio")
+    return frozenset(needs)
+
+
+def rank(model: Model, needs: frozenset[str]) -> int:
+    """0 when every needed capability is known, 1 when some are unknown, 2 when one is known to be missing."""
+    if needs <= model.capabilities:
+        return 0
+    return 2 if needs & model.lacks else 1
+
+
+def endpoint_fits(model: Model, call: Call) -> bool:
+    """Whether a pool may offer `model` to this endpoint at all: chat models chat, embedding models embed."""
+    if call.endpoint == "embeddings":
+        return "embeddings" in model.capabilities
+    return model.chat or call.endpoint == "passthrough"
+
+
+def _is_free(model: Model, config: Config, facts: Facts) -> bool:
+    if matches(config.cost_observed_free_tier, model.source, model.id):
+        return False
+    if model.free or facts.all_free or matches(config.believed_free, model.source, model.id):
+        return True
+    if facts.free_suffix and model.id.endswith(facts.free_suffix):
+        return True
+    return matches(facts.free_models, model.source, model.id) or matches(config.free_limits, model.source, model.id)
+
+
+def _lookup(table: Mapping[str, V], model: Model) -> V | None:
+    """The entry of `provider/id`, else of the bare id, else of the first glob that matches."""
+    for key in (model.name, model.id):
+        if key in table:
+            return table[key]
+    return next((value for glob, value in table.items() if "*" in glob and matches((glob,), model.source, model.id)), None)

@@ -1,0 +1,162 @@
+"""The memory of refusals: who is out, until when and why, and what was learned not to work. No clock, no I/O.
+
+Heuristic cooldowns only put a candidate behind the healthy ones; stated ones (the provider said how long) take it out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llmproxy.core.errors import AttemptError, ConnectFailed, ConnectionLost, Refused, TimedOut, Truncated, Unmet
+from llmproxy.core.types import Candidate
+
+Provenance = Literal["heuristic", "stated", "quota", "dead key", "retired"]
+
+_DAY_S = 86_400.0
+_LOCAL_LIMIT_S = 5.0
+_RETIRED_S = 3_600.0
+_DEAD_KEY_S = 600.0
+_LEARNED_S = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """Until when (seconds of the caller's clock) something is not asked first, or at all, and why."""
+
+    until_s: float
+    provenance: Provenance
+    reason: str
+
+    @property
+    def binding(self) -> bool:
+        """Whether asking anyway would surely be refused."""
+        return self.provenance != "heuristic"
+
+
+@dataclass(slots=True)
+class _Record:
+    failures: int = 0
+    success: float = 1.0
+    first_token_s: float | None = None
+
+
+class Health:
+    """The one owner of cooldowns, learned incapabilities and speed. Keys are a source, a credential, or a candidate."""
+
+    def __init__(self) -> None:
+        self._cooldowns: dict[str, Cooldown] = {}
+        self._records: dict[str, _Record] = {}
+        self._lacks: dict[tuple[str, str], tuple[float, str]] = {}
+
+    # -- questions ------------------------------------------------------------------------------------------------
+
+    @property
+    def spotless(self) -> bool:
+        """Whether nothing is cooling down and nothing was learned: the common case, decided in one look."""
+        return not self._cooldowns and not self._lacks
+
+    def cooldown(self, candidate: Candidate, now: float) -> Cooldown | None:
+        """The longest cooldown that binds this candidate: its own, its model's, its key's or its source's."""
+        longest: Cooldown | None = None
+        for key in (candidate.key, candidate.model.name, _key_scope(candidate), candidate.model.source):
+            found = self._cooldowns.get(key)
+            if found is None:
+                continue
+            if found.until_s <= now:
+                del self._cooldowns[key]
+            elif longest is None or found.until_s > longest.until_s:
+                longest = found
+        return longest
+
+    def learned_lack(self, candidate: Candidate, features: frozenset[str], now: float) -> str | None:
+        """Why this model is known not to honour one of `features` (capabilities and parameter names), if it is."""
+        if not self._lacks:
+            return None
+        for feature in features:
+            key = (candidate.model.name, feature)
+            found = self._lacks.get(key)
+            if found is None:
+                continue
+            if found[0] <= now:
+                del self._lacks[key]
+            else:
+                return found[1]
+        return None
+
+    def speed(self, candidate: Candidate) -> float | None:
+        """Smoothed seconds to the first output; None before the first answer."""
+        record = self._records.get(candidate.key)
+        return record.first_token_s if record else None
+
+    def success_rate(self, candidate: Candidate) -> float:
+        """Smoothed share of attempts that succeeded, from 0 to 1; 1 before the first attempt."""
+        record = self._records.get(candidate.key)
+        return record.success if record else 1.0
+
+    # -- news -----------------------------------------------------------------------------------------------------
+
+    def succeeded(self, candidate: Candidate, elapsed_s: float) -> None:
+        """An answer came after `elapsed_s` seconds: heuristic cooldowns of the candidate end."""
+        record = self._records.get(candidate.key)
+        if record is None:
+            record = self._records[candidate.key] = _Record()
+        record.failures = 0
+        record.success += 0.2 * (1.0 - record.success)
+        previous = record.first_token_s
+        record.first_token_s = elapsed_s if previous is None else previous + 0.2 * (elapsed_s - previous)
+        if self._cooldowns:
+            for key in (candidate.key, candidate.model.name, candidate.model.source):
+                found = self._cooldowns.get(key)
+                if found is not None and not found.binding:
+                    del self._cooldowns[key]
+
+    def failed(self, candidate: Candidate, error: AttemptError, now: float) -> None:
+        """A candidate failed: it, its key or its whole source cools down as the error says."""
+        if isinstance(error, Unmet):
+            return
+        if isinstance(error, Refused) and error.kind in ("invalid", "content_filter", "context_length", "too_large"):
+            return
+        if isinstance(error, Refused) and error.kind == "unsupported":
+            if error.param:
+                self._lacks[(candidate.model.name, error.param)] = (now + _LEARNED_S, error.message)
+            return
+        record = self._records.setdefault(candidate.key, _Record())
+        record.failures += 1
+        record.success += 0.2 * (0.0 - record.success)
+        key, seconds, provenance = _sentence(candidate, error, record.failures)
+        if candidate.model.local:
+            seconds = min(seconds, _LOCAL_LIMIT_S)
+        self._cool(key, Cooldown(now + min(seconds, _DAY_S), provenance, f"{error.outcome}: {error.message}"))
+
+    def _cool(self, key: str, cooldown: Cooldown) -> None:
+        present = self._cooldowns.get(key)
+        if present is None or cooldown.until_s > present.until_s:
+            self._cooldowns[key] = cooldown
+
+
+def _key_scope(candidate: Candidate) -> str:
+    return f"{candidate.model.source}#key{candidate.credential}"
+
+
+def _sentence(candidate: Candidate, error: AttemptError, failures: int) -> tuple[str, float, Provenance]:
+    """(scope key, seconds, provenance) for one failure; heuristic times double with each failure in a row."""
+    backoff = float(2 ** min(failures - 1, 6))
+    if isinstance(error, Refused):
+        if error.kind == "auth":
+            return _key_scope(candidate), _DEAD_KEY_S, "dead key"
+        if error.kind == "credit":
+            return _key_scope(candidate), error.retry_after_s or _DEAD_KEY_S, "quota"
+        if error.kind in ("not_found", "forbidden"):
+            return candidate.key, _RETIRED_S, "retired"
+        if error.kind == "rate_limit":
+            if error.retry_after_s is not None:
+                return candidate.key, error.retry_after_s, "stated"
+            return candidate.key, min(2.0 * backoff, 60.0), "heuristic"
+        if error.kind == "server" and error.retry_after_s is not None:
+            return candidate.key, error.retry_after_s, "heuristic"
+    if isinstance(error, ConnectFailed):
+        return candidate.model.source, min(1.0 * backoff, 30.0), "heuristic"
+    if isinstance(error, TimedOut | ConnectionLost | Truncated):
+        return candidate.key, min(2.0 * backoff, 30.0), "heuristic"
+    return candidate.key, min(1.0 * backoff, 30.0), "heuristic"

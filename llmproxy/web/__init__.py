@@ -1,0 +1,1 @@
+"""aiohttp handlers, middleware and error envelopes."""

@@ -1,0 +1,1 @@
+"""Upstream providers over HTTP; URLs, quirks and limits are data in catalog.json."""
