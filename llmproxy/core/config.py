@@ -204,6 +204,12 @@ class Config(Section):
         """What was accepted but has no effect, a line each."""
         return self._warnings
 
+    def with_server(self, server: Server) -> Config:
+        """This configuration with another `server` part, as command-line flags make it."""
+        changed = self.model_copy(update={"server": server})
+        changed._warnings = self._warnings
+        return changed
+
     @model_validator(mode="after")
     def _no_reserved_names(self) -> Config:
         for name in self.providers:

@@ -1,9 +1,9 @@
 """The one grammar for model ids, pools and globs.
 
-    name   = alias | local | provider "/" id | provider "__" id | id "__" provider | id " (" provider ")" | pool
-    pool   = "llmproxy" sep [provider sep] word [sep word] | "llmproxy" sep provider | "llmproxy" sep user-pool
-    sep    = "/" | "__"
-    word   = auto | free | local | exploratory | standard | deep | tools | vision | json | reasoning
+name   = alias | local | provider "/" id | provider "__" id | id "__" provider | id " (" provider ")" | pool
+pool   = "llmproxy" sep [provider sep] word [sep word] | "llmproxy" sep provider | "llmproxy" sep user-pool
+sep    = "/" | "__"
+word   = auto | free | local | exploratory | standard | deep | tools | vision | json | reasoning
 """
 
 from __future__ import annotations

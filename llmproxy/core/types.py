@@ -10,9 +10,7 @@ JsonObject = dict[str, Any]
 Endpoint = Literal["chat", "completions", "embeddings", "passthrough"]
 Tier = Literal["exploratory", "standard", "deep"]
 
-CAPABILITIES = frozenset(
-    {"tools", "vision", "reasoning", "json", "audio", "embeddings", "rerank", "speech", "prefill"}
-)
+CAPABILITIES = frozenset({"tools", "vision", "reasoning", "json", "audio", "embeddings", "rerank", "speech", "prefill"})
 TIERS: tuple[Tier, ...] = ("exploratory", "standard", "deep")
 
 
@@ -75,7 +73,9 @@ class Forced:
 class Call:
     """One canonical request (OpenAI chat schema) plus what it needs.
 
-    `body` is the request without `model` and `models`; `raw` is the untouched body of a pass-through call.
+    `body` is the request without `model`, `models`, `stream` and `stream_options`. A pass-through call has `path`,
+    `method` and `raw` instead: the pieces of its body, between which the model's own id belongs.
+    `include_usage` is what the client asked for; `count_usage` is False where it forbade asking the upstream.
     """
 
     id: str
@@ -85,12 +85,13 @@ class Call:
     fallbacks: tuple[str, ...] = ()
     stream: bool = False
     include_usage: bool = False
+    count_usage: bool = True
     needs: frozenset[str] = frozenset()
     forced: Forced | None = None
     prompt_tokens: int = 0
     path: str = ""
     method: str = "POST"
-    raw: bytes = b""
+    raw: tuple[bytes, ...] = ()
     raw_headers: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -31,6 +31,7 @@ class Facts:
     all_free: bool = False
     capabilities: tuple[tuple[str, frozenset[str]], ...] = ()
     context_tokens: tuple[tuple[str, int], ...] = ()
+    not_chat: tuple[str, ...] = ()
 
 
 def describe(model: Model, config: Config, facts: Facts) -> Model:
@@ -52,33 +53,12 @@ def describe(model: Model, config: Config, facts: Facts) -> Model:
     return replace(
         model,
         free=_is_free(model, config, facts),
-        chat=model.chat and not _NOT_CHAT.search(model.id),
+        chat=model.chat and not _NOT_CHAT.search(model.id) and not matches(facts.not_chat, model.source, model.id),
         capabilities=capabilities,
         lacks=model.lacks - capabilities,
         context_tokens=_lookup(config.model_context, model) or model.context_tokens or window,
         tier=_lookup(config.model_reasoning, model) or model.tier,
     )
-
-
-def needs_of(body: Mapping[str, object]) -> frozenset[str]:
-    """The capabilities that a chat request makes use of: tools, json, vision, audio."""
-    needs: set[str] = set()
-    if body.get("tools") and body.get("tool_choice") != "none":
-        needs.add("tools")
-    form = body.get("response_format")
-    if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
-        needs.add("json")
-    messages = body.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content")
-        if isinstance(content, list):
-            for part in content:
-                kind = part.get("type")
-                if kind == "image_url":
-                    needs.add("vision")
-                elif kind == "input_audio":
-                    needs.add("audio")
-    return frozenset(needs)
 
 
 def rank(model: Model, needs: frozenset[str]) -> int:
@@ -110,4 +90,6 @@ def _lookup(table: Mapping[str, V], model: Model) -> V | None:
     for key in (model.name, model.id):
         if key in table:
             return table[key]
-    return next((value for glob, value in table.items() if "*" in glob and matches((glob,), model.source, model.id)), None)
+    return next(
+        (value for glob, value in table.items() if "*" in glob and matches((glob,), model.source, model.id)), None
+    )

@@ -197,7 +197,9 @@ def _listed_order(pool: Pool, candidates: list[Candidate]) -> tuple[Candidate, .
 
     def place(candidate: Candidate) -> tuple[int, int]:
         model = candidate.model
-        globs = (index for index, glob in enumerate(pool.where.models) if names.matches((glob,), model.source, model.id))
+        globs = (
+            index for index, glob in enumerate(pool.where.models) if names.matches((glob,), model.source, model.id)
+        )
         providers = pool.where.providers
         return next(globs, 0), providers.index(model.source) if model.source in providers else 0
 

@@ -1,0 +1,170 @@
+"""The server's side of a worker process: start it, send it calls, notice its death, start it again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import orjson
+
+from backends.frames import Frame, Kind, encode, receive
+from llmproxy.core.errors import AttemptError, ConnectFailed, ConnectionLost, Refused
+from llmproxy.core.tasks import Background
+from llmproxy.core.types import JsonObject
+
+_log = logging.getLogger(__name__)
+
+_RESTART_WAITS_S = (0.0, 1.0, 5.0, 30.0)
+_STOP_PATIENCE_S = 3.0
+
+
+class Worker:
+    """One model in one process. Calls wait until it is ready; they fail over when it dies or cannot load."""
+
+    def __init__(self, name: str, folder: Path, device: str) -> None:
+        self.name = name
+        self._command = [sys.executable, "-m", "backends.worker", str(folder), "--name", name, "--device", device]
+        self._background = Background()
+        self._ids = itertools.count(1)
+        self._calls: dict[int, asyncio.Queue[Frame | None]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._settled = asyncio.Event()
+        self._failure: str | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    def start(self) -> None:
+        """Begin to load the model; returns at once."""
+        self._background.start(self._supervise(), f"worker of {self.name}")
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process, while it runs."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    @property
+    def state(self) -> str:
+        """`loading`, `ready`, or why it failed."""
+        if not self._settled.is_set():
+            return "loading"
+        return self._failure or "ready"
+
+    async def run(self, request: JsonObject) -> AsyncIterator[bytes]:
+        """Send one request and give what the worker makes of it, piece by piece; leaving early cancels it."""
+        await self._settled.wait()
+        if self._failure is not None or self._writer is None:
+            raise Refused(self._failure or "the worker is not running", kind="server", http_status=503)
+        call = next(self._ids)
+        inbox = self._calls[call] = asyncio.Queue()
+        finished = False
+        try:
+            self._send(Frame(Kind.CALL, call, orjson.dumps(request)))
+            while True:
+                frame = await inbox.get()
+                if frame is None:
+                    finished = True
+                    raise ConnectionLost(f"the worker of {self.name} died")
+                if frame.kind is Kind.DATA:
+                    yield frame.payload
+                    continue
+                finished = True
+                if frame.kind is Kind.ERROR:
+                    raise _error(frame.payload)
+                return
+        finally:
+            del self._calls[call]
+            if not finished:
+                self._send(Frame(Kind.CANCEL, call))
+
+    async def aclose(self) -> None:
+        """End the process; calls in flight fail."""
+        await self._background.aclose()
+
+    def _send(self, frame: Frame) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(encode(frame))
+
+    async def _supervise(self) -> None:
+        for restarts in itertools.count():
+            await asyncio.sleep(_RESTART_WAITS_S[min(restarts, len(_RESTART_WAITS_S) - 1)])
+            await self._live()
+            if self._failure is not None:
+                return
+            self._settled.clear()
+            _log.error("the worker of %s died and is started again", self.name)
+
+    async def _live(self) -> None:
+        """One life of the process, from its start to its end."""
+        ours, theirs = socket.socketpair()
+        process = None
+        try:
+            process = self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                "--fd",
+                str(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+            theirs.close()
+            reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+            with contextlib.suppress(EOFError):
+                await self._listen(reader)
+        except OSError as error:
+            self._failure = f"the worker of {self.name} cannot be started: {error}"
+            self._settled.set()
+        finally:
+            theirs.close()
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.close()
+            else:
+                ours.close()
+            for inbox in self._calls.values():
+                inbox.put_nowait(None)
+            if process is not None:
+                await _end(process)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            frame = await receive(reader)
+            if frame.kind is Kind.READY:
+                self._failure = None
+                self._settled.set()
+            elif frame.kind is Kind.FAILED:
+                self._failure = frame.payload.decode("utf-8", "replace")
+                _log.error("%s cannot be loaded: %s", self.name, self._failure)
+                self._settled.set()
+                return
+            elif (inbox := self._calls.get(frame.call)) is not None:
+                inbox.put_nowait(frame)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ask a process to end, and make it."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(_STOP_PATIENCE_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _error(payload: bytes) -> AttemptError:
+    fields = orjson.loads(payload)
+    if fields["kind"] == "lost":
+        return ConnectFailed(fields["message"])
+    return Refused(
+        fields["message"],
+        kind=fields["kind"],
+        http_status=fields["status"],
+        code=fields.get("code"),
+        param=fields.get("param"),
+    )

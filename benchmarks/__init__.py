@@ -1,0 +1,1 @@
+"""Measurements of llmproxy; each module says how to repeat its own."""

@@ -1,0 +1,208 @@
+"""Builds everything; the only place that knows concrete classes. Read `build_app` from top to bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from backends.local import LocalSource, describe
+from backends.weights import Weights, WeightsMissing, resolve
+from llmproxy.core import config as configuration
+from llmproxy.core.config import Config
+from llmproxy.core.contract import Source
+from llmproxy.core.errors import ConfigError
+from llmproxy.core.tasks import Background
+from llmproxy.gateway.attempt import Waits
+from llmproxy.gateway.dispatch import Dispatcher, Settings
+from llmproxy.gateway.inventory import Inventory, ListCache
+from llmproxy.gateway.metrics import Metrics
+from llmproxy.logs import RequestLog
+from llmproxy.routing.catalog import Offer
+from llmproxy.web.routes import build_web
+from llmproxy.web.state import Services
+from providers import catalog as provider_catalog
+from providers.http import new_session
+from providers.openai_compatible import OpenAiCompatible
+
+_log = logging.getLogger(__name__)
+
+_WATCH_S = 1.0
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a configuration asks for: sources that can be called, what routing knows of them, and what is missing."""
+
+    offers: list[Offer] = field(default_factory=list)
+    providers: dict[str, provider_catalog.Settings] = field(default_factory=dict)
+    weights: list[Weights] = field(default_factory=list)
+    cache_keys: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def read_parts(config: Config, *, local: bool = True) -> Parts:
+    """Look up every source of `config`, without calling any."""
+    parts = Parts()
+    written = config.providers
+    from_environment = {
+        name: None
+        for name, entry in provider_catalog.catalog().items()
+        if not written and entry.key_variable and not entry.retired
+    }
+    for name in (*written, *from_environment):
+        try:
+            settings = provider_catalog.resolve(name, written.get(name))
+        except provider_catalog.NotUsable as reason:
+            parts.missing[name] = str(reason)
+            continue
+        parts.providers[name] = settings
+        parts.cache_keys[name] = f"{name} {settings.models_url}"
+        parts.offers.append(
+            Offer(name, credentials=len(settings.keys), open=True, exposed=settings.exposed, facts=settings.facts)
+        )
+    for entry in config.local.models if local else ():
+        try:
+            parts.weights.append(resolve(entry))
+        except WeightsMissing as reason:
+            parts.missing[f"local/{entry}"] = str(reason)
+    if parts.weights:
+        if config.local.engine != "process":
+            raise ConfigError(f"local.engine: {config.local.engine!r} is not available in this version; use 'process'")
+        parts.offers.append(Offer("local", tuple(map(describe, parts.weights))))
+    return parts
+
+
+def read_settings(config: Config) -> Settings:
+    """What the loop needs of `config`."""
+    server, routing = config.server, config.routing
+    waits = Waits(server.request_timeout, server.first_token_timeout, server.stall_timeout, server.deadline)
+    return Settings(waits, routing.max_attempts, routing.fallbacks)
+
+
+class Runtime:
+    """The parts that live as long as the server, and the configuration that can be replaced under them."""
+
+    def __init__(self, config: Config, *, path: Path | None = None, local: bool = True) -> None:
+        self.config = config
+        self._settings = read_settings(config)
+        self.path = path
+        self._with_local = local
+        self.parts = read_parts(config, local=local)
+        self.metrics = Metrics()
+        self.inventory = Inventory(ListCache(_cache_path()))
+        self.inventory.configure(config, self.parts.offers, self.parts.cache_keys)
+        self.sources: dict[str, Source] = {}
+        self.dispatcher = Dispatcher(self.sources, lambda: self.inventory.catalog, lambda: self._settings, self.metrics)
+        self.log = RequestLog(enabled=config.server.log_level in ("DEBUG", "INFO"))
+        self.services = Services(
+            config=lambda: self.config,
+            dispatcher=self.dispatcher,
+            inventory=self.inventory,
+            metrics=self.metrics,
+            log_request=self.log,
+            missing=lambda: self.parts.missing,
+        )
+        self._background = Background()
+        self._session: aiohttp.ClientSession | None = None
+        self._local: LocalSource | None = None
+
+    async def start(self) -> None:
+        """Open the session, begin to load local models and to fetch lists; waits for neither."""
+        self._session = new_session(self.config.server.connect_timeout)
+        await self._adopt(self.parts)
+        if self.path is not None:
+            self._background.start(self._watch(self.path), "config watcher")
+
+    async def aclose(self) -> None:
+        """End background work, worker processes and connections."""
+        await self._background.aclose()
+        await self.inventory.aclose()
+        for source in list(self.sources.values()):
+            await source.aclose()
+        if self._session is not None:
+            await self._session.close()
+        self.log.flush()
+
+    async def reload(self, config: Config) -> None:
+        """Replace the configuration; calls in flight end on the sources they began with. Raises `ConfigError`."""
+        parts = read_parts(config, local=self._with_local)
+        self.inventory.configure(config, parts.offers, parts.cache_keys)
+        self.config, self._settings = config, read_settings(config)
+        await self._adopt(parts)
+
+    async def _adopt(self, parts: Parts) -> None:
+        assert self._session is not None
+        before, self.parts = self.parts, parts
+        after: dict[str, Source] = {
+            name: OpenAiCompatible(settings, self._session) for name, settings in parts.providers.items()
+        }
+        if parts.weights:
+            if self._local is None or parts.weights != before.weights:
+                await self._replace_local(LocalSource(parts.weights, self.config.local.device))
+            assert self._local is not None
+            after["local"] = self._local
+        elif self._local is not None:
+            await self._replace_local(None)
+        self.sources.clear()
+        self.sources.update(after)
+        await self.inventory.start({name: source for name, source in after.items() if name != "local"})
+
+    async def _replace_local(self, new: LocalSource | None) -> None:
+        old, self._local = self._local, new
+        if new is not None:
+            new.start()
+        if old is not None:
+            await old.aclose()
+
+    async def _watch(self, path: Path) -> None:
+        """Reload when the file changes; a broken file changes nothing but the log."""
+        seen = _stamp(path)
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            stamp = _stamp(path)
+            if stamp is None or stamp == seen:
+                continue
+            seen = stamp
+            try:
+                await self.reload(configuration.load(path))
+                _log.info("the configuration %s was loaded again", path)
+            except ConfigError as error:
+                _log.error("the configuration was not changed: %s", error.message)
+
+
+def build_app(config: Config, *, path: Path | None = None, local: bool = True) -> web.Application:
+    """The application for `config`; `path` is watched for changes. Raises `ConfigError`."""
+    runtime = Runtime(config, path=path, local=local)
+    app = build_web(runtime.services)
+    app[RUNTIME] = runtime
+
+    async def lifetime(_: web.Application) -> AsyncIterator[None]:
+        await runtime.start()
+        yield
+        await runtime.aclose()
+
+    app.cleanup_ctx.append(lifetime)
+    return app
+
+
+RUNTIME = web.AppKey("runtime", Runtime)
+
+
+def _cache_path() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "llmproxy" / "models.json"
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(OSError):
+        stat = path.stat()
+        return stat.st_mtime_ns, stat.st_size
+    return None

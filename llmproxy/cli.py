@@ -1,0 +1,198 @@
+"""The command line: each body parses and calls one function; errors become exit codes.
+
+Exit codes: 0 fine; 1 something asked for does not work; 2 the command line or the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from llmproxy import __version__
+from llmproxy.core import config as configuration
+from llmproxy.core.config import Config
+from llmproxy.core.errors import ConfigError, LlmproxyError
+from llmproxy.core.types import CAPABILITIES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failing(click.ClickException):
+    """An error of ours, as click shows it."""
+
+    def __init__(self, error: LlmproxyError) -> None:
+        super().__init__(error.message)
+        self.exit_code = 2 if isinstance(error, ConfigError) else 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="llmproxy")
+def main() -> None:
+    """One OpenAI endpoint over your own torch models and every provider's free tier."""
+
+
+def with_config(command: F) -> F:
+    """The option that every command has."""
+    return click.option(
+        "--config",
+        "config_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Configuration file; else $LLMPROXY_CONFIG, else ~/.config/llmproxy/config.json.",
+    )(command)
+
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def read_config(path: Path | None) -> tuple[Config, Path | None]:
+    """The configuration and the file that it came from; the defaults when no file was named and none is there."""
+    chosen = path or configuration.default_path()
+    if path is None and not chosen.exists() and "LLMPROXY_CONFIG" not in _environ():
+        return Config(), None
+    try:
+        return configuration.load(chosen), chosen
+    except ConfigError as error:
+        raise Failing(error) from error
+
+
+@main.command()
+@with_config
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False))
+@click.option("--no-local", is_flag=True, help="Do not run local models.")
+def serve(config_path: Path | None, host: str | None, port: int | None, log_level: str | None, no_local: bool) -> None:
+    """Serve until stopped."""
+    from llmproxy import logs, serving
+
+    config, path = read_config(config_path)
+    given = {"host": host, "port": port, "log_level": log_level.upper() if log_level else None}
+    server = config.server.model_copy(update={key: value for key, value in given.items() if value is not None})
+    logs.set_up(server.log_level)
+    try:
+        serving.run(config.with_server(server), path=path, local=not no_local)
+    except LlmproxyError as error:
+        raise Failing(error) from error
+
+
+@main.command()
+@with_config
+@as_json_option
+@click.option("--no-local", is_flag=True, help="Leave local models out.")
+def models(config_path: Path | None, as_json: bool, no_local: bool) -> None:
+    """What can be routed now: capabilities, health, why a candidate is out, what is missing for more."""
+    from llmproxy import inspection
+
+    body = _run(lambda config: inspection.candidates(config, local=not no_local), config_path)
+    _print(body, inspection.show_candidates, as_json)
+
+
+@main.command()
+@click.argument("model")
+@with_config
+@as_json_option
+@click.option("--tools", is_flag=True, help="The call uses tools.")
+@click.option("--vision", is_flag=True, help="The call has images.")
+@click.option("--json-output", "json_output", is_flag=True, help="The call asks for JSON.")
+@click.option("--needs", multiple=True, type=click.Choice(sorted(CAPABILITIES)), help="Any other capability.")
+@click.option("--tokens", type=click.IntRange(0), default=0, help="Tokens of the prompt.")
+def explain(
+    model: str,
+    config_path: Path | None,
+    as_json: bool,
+    tools: bool,
+    vision: bool,
+    json_output: bool,
+    needs: tuple[str, ...],
+    tokens: int,
+) -> None:
+    """The plan for a call of MODEL: each candidate that is kept or dropped, and why."""
+    from llmproxy import inspection
+
+    wanted = {*needs, *(name for name, on in (("tools", tools), ("vision", vision), ("json", json_output)) if on)}
+    body = _run(lambda config: inspection.explain(config, model, sorted(wanted), tokens), config_path)
+    _print(body, inspection.show_plan, as_json)
+    if not body["kept"]:
+        sys.exit(1)
+
+
+@main.command()
+@with_config
+@as_json_option
+@click.option("--live", is_flag=True, help="Also make one tiny real call to each provider.")
+def check(config_path: Path | None, as_json: bool, live: bool) -> None:
+    """Check the configuration, the keys, and whether each provider can be reached."""
+    from llmproxy import inspection
+
+    body = _run(lambda config: inspection.check(config, live=live), config_path)
+    _print(body, inspection.show_check, as_json)
+    if not body["ok"]:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("names", metavar="MODEL...", nargs=-1, required=True)
+def pull(names: tuple[str, ...]) -> None:
+    """Download the weights of models from the hub, with a progress bar."""
+    from backends.weights import WeightsMissing, resolve
+    from backends.weights import pull as download
+
+    for name in names:
+        try:
+            folder = download(name)
+            resolve(name)
+        except WeightsMissing as error:
+            raise click.ClickException(str(error)) from error
+        except ImportError as error:
+            raise click.ClickException("pulling models needs the local extra: pip install 'llmproxy[local]'") from error
+        click.echo(f"{name} is in {folder}; add it to local.models")
+
+
+@main.group()
+def config() -> None:
+    """The configuration itself."""
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration file."""
+    click.echo(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@config.command()
+@with_config
+def show(config_path: Path | None) -> None:
+    """Print the effective configuration, with secrets masked."""
+    found, path = read_config(config_path)
+    click.echo(f"// {path or 'defaults: there is no configuration file'}", err=True)
+    click.echo(json.dumps(found.model_dump(mode="json"), indent=2, ensure_ascii=False))
+
+
+def _run(work: Callable[[Config], Any], config_path: Path | None) -> dict[str, Any]:
+    """Run one inspection; its result is a JSON object."""
+    import asyncio
+
+    found, _ = read_config(config_path)
+    try:
+        body: dict[str, Any] = asyncio.run(work(found))
+    except LlmproxyError as error:
+        raise Failing(error) from error
+    return body
+
+
+def _print(body: dict[str, Any], show_text: Callable[[dict[str, Any]], None], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(body, indent=2, ensure_ascii=False))
+    else:
+        show_text(body)
+
+
+def _environ() -> Any:
+    import os
+
+    return os.environ

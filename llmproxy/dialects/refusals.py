@@ -1,0 +1,248 @@
+"""What an upstream means when it says no: status, headers and body → a classified `Refused`.
+
+Shapes seen in the field: `{"error": {message, type, param, code}}` (OpenAI), `[{"error": …}]` (Google's compatibility
+endpoint), `{"error": "text"}`, `{"detail": …}` (Mistral), `{"message": …}` (Cohere, Cerebras), `{"title", "status"}`
+(NVIDIA), HTML pages of proxies in between. Structured codes outrank statuses, which outrank prose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from llmproxy.core.errors import RefusalKind, Refused
+
+_BY_STATUS: dict[int, RefusalKind] = {
+    400: "invalid",
+    401: "auth",
+    402: "credit",
+    403: "forbidden",
+    404: "not_found",
+    408: "timeout",
+    409: "conflict",
+    410: "not_found",
+    413: "too_large",
+    422: "invalid",
+    425: "conflict",
+    429: "rate_limit",
+    498: "server",
+    529: "server",
+}
+
+_BY_CODE: dict[str, RefusalKind] = {
+    "context_length_exceeded": "context_length",
+    "string_above_max_length": "context_length",
+    "content_filter": "content_filter",
+    "content_policy_violation": "content_filter",
+    "invalid_api_key": "auth",
+    "api_key_invalid": "auth",
+    "insufficient_quota": "credit",
+    "payment_required": "credit",
+    "unsupported_parameter": "unsupported",
+    "unsupported_value": "unsupported",
+    "model_not_found": "not_found",
+    "model_decommissioned": "not_found",
+    "model_archived": "not_found",
+    "model_terms_required": "forbidden",
+    "rate_limit_exceeded": "rate_limit",
+    "tool_use_failed": "server",
+    "json_validate_failed": "server",
+}
+
+# Prose is the weakest signal: it is asked only about a 400 or 422 that no code explains.
+_PROSE: tuple[tuple[re.Pattern[str], RefusalKind], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), kind)
+    for pattern, kind in (
+        (r"api key not valid|invalid api key|incorrect api key|api key expired|invalid token", "auth"),
+        (r"context (length|window)|maximum context|too many (input )?tokens|prompt is too long|"
+         r"input token count.*exceeds|reduce the length", "context_length"),
+        (r"content (filter|management)|safety (system|settings)|responsible ?ai|flagged", "content_filter"),
+        (r"model .{0,80}(does not exist|not found|is not available|has been (retired|decommissioned)|not a valid model)|"
+         r"invalid model|unknown model|model_not_found", "not_found"),
+        (r"degraded|temporarily|capacity|overloaded|try again", "server"),
+        (r"(not|isn't|is not|are not|aren't) (yet )?(supported|available|enabled|allowed|implemented|permitted)|"
+         r"(does not|doesn't|do not) support|unsupported|unrecognized (request )?(argument|field|parameter)|"
+         r"unknown (field|parameter|argument|name)|extra (inputs|fields)|no endpoints found that support|"
+         r"only .{0,40} (is|are) supported", "unsupported"),
+    )
+)  # fmt: skip
+
+_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])(?![a-z])")
+_PROSE_WAIT = re.compile(
+    r"(?:try again in|retry (?:in|after)|please wait)\s+((?:\d+(?:\.\d+)?\s*(?:ms|[dhms])(?:[a-z]*)?\s*)+)",
+    re.IGNORECASE,
+)
+_QUOTED_PARAM = re.compile(r"['\"`]([a-z][a-z0-9_.]{2,40})['\"`]")
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """The four fields of an error, whatever shape it came in; `details` is the whole decoded error object."""
+
+    message: str
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+    details: Mapping[str, Any] | None = None
+
+
+def read_error(body: Any, fallback: str) -> ErrorBody:
+    """The error inside a decoded body; `fallback` is the message when it has none."""
+    if isinstance(body, list) and body:
+        body = body[0]
+    if not isinstance(body, dict):
+        return ErrorBody(str(body)[:300] if body else fallback)
+    inner = body.get("error", body.get("errors", body))
+    if isinstance(inner, list) and inner:
+        inner = inner[0]
+    if not isinstance(inner, dict):
+        return ErrorBody(str(inner)[:2000] or fallback, details=body)
+    message = inner.get("message") or inner.get("detail") or inner.get("title") or body.get("message") or fallback
+    if not isinstance(message, str):
+        message = orjson.dumps(message).decode()[:2000]
+    return ErrorBody(
+        message,
+        _text(inner.get("type") or inner.get("status")),
+        _text(inner.get("param")),
+        _text(inner.get("code")),
+        inner,
+    )
+
+
+def refusal(status: int, headers: Mapping[str, str], raw: bytes, *, now: float) -> Refused:
+    """Classify an error reply. `now` is a Unix time, for dates in `Retry-After`."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = None
+    return classify(status, headers, read_error(body, _prose(raw) or f"HTTP {status}"), now=now)
+
+
+def error_in_body(body: Any, *, now: float, status: int = 200) -> Refused:
+    """Classify an `error` that came under a 2xx, or as an event in a stream."""
+    error = read_error(body, "the upstream reported an error")
+    digits = error.code if error.code and error.code.isdigit() else (error.details or {}).get("status")
+    said = int(digits) if isinstance(digits, int) or (isinstance(digits, str) and digits.isdigit()) else 502
+    found = classify(said if 400 <= said < 600 else 502, {}, error, now=now)
+    found.http_status = status
+    found.outcome = f"error_in_{status}"
+    return found
+
+
+def classify(status: int, headers: Mapping[str, str], error: ErrorBody, *, now: float) -> Refused:
+    kind = _kind(status, headers, error)
+    param = error.param
+    if kind == "unsupported" and param is None:
+        param = _feature(error.message)
+    return Refused(
+        error.message,
+        kind=kind,
+        http_status=status,
+        code=error.code or error.type,
+        param=param,
+        retry_after_s=retry_after_s(headers, error, now=now) if kind in ("rate_limit", "credit", "server") else None,
+    )
+
+
+def retry_after_s(headers: Mapping[str, str], error: ErrorBody | None, *, now: float) -> float | None:
+    """Seconds to wait as stated by `retry-after-ms`, `Retry-After` (seconds or date), RetryInfo, or prose; ≤ a day."""
+    found: float | None = None
+    if (text := headers.get("retry-after-ms")) and _number(text) is not None:
+        found = float(text) / 1000.0
+    elif text := headers.get("retry-after"):
+        found = parse_wait_s(text, now=now)
+    if found is None and error is not None:
+        found = _stated_in_body(error)
+    return None if found is None else min(max(found, 0.0), _DAY_S)
+
+
+def parse_wait_s(text: str, *, now: float) -> float | None:
+    """A wait in any of the forms in use: seconds, `7.66s`, `2m59.56s`, epoch seconds or ms, RFC 3339, HTTP date."""
+    text = text.strip()
+    number = _number(text)
+    if number is not None:
+        if number > 1e12:
+            return number / 1000.0 - now
+        return number - now if number > 1e9 else number
+    parts = _DURATION.findall(text)
+    if parts and not _DURATION.sub("", text).strip():
+        return sum(float(value) * _SECONDS[unit] for value, unit in parts)
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        try:
+            moment = read(text)
+        except (ValueError, TypeError):
+            continue
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+    return None
+
+
+def _stated_in_body(error: ErrorBody) -> float | None:
+    details = (error.details or {}).get("details")
+    for entry in details if isinstance(details, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("retryDelay"), str):
+            return parse_wait_s(entry["retryDelay"], now=0.0)
+    if match := _PROSE_WAIT.search(error.message):
+        units = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[dhms])", match[1])
+        return sum(float(value) * _SECONDS[unit.lower()] for value, unit in units)
+    return None
+
+
+def _kind(status: int, headers: Mapping[str, str], error: ErrorBody) -> RefusalKind:
+    for word in (error.code, error.type):
+        found = _BY_CODE.get((word or "").lower())
+        # A 413 with a rate-limit code means that this one request is over the whole window: waiting never helps.
+        if found is not None and not (status == 413 and found == "rate_limit"):
+            return found
+    if status in (400, 422, 403, 404):
+        for pattern, kind in _PROSE:
+            if pattern.search(error.message) and (status in (400, 422) or kind in ("auth", "unsupported")):
+                return kind
+    if status >= 500:
+        return "server"
+    return _BY_STATUS.get(status, "invalid" if 400 <= status < 500 else "server")
+
+
+def _feature(message: str) -> str | None:
+    """Which field or capability a "not supported" is about, when the text tells."""
+    lowered = message.lower()
+    for word, feature in (
+        ("response_format", "response_format"),
+        ("json", "response_format"),
+        ("tool", "tools"),
+        ("function call", "tools"),
+        ("image", "vision"),
+        ("vision", "vision"),
+        ("audio", "audio"),
+        ("logprobs", "logprobs"),
+    ):
+        if word in lowered:
+            return feature
+    match = _QUOTED_PARAM.search(message)
+    return match[1] if match else None
+
+
+def _prose(raw: bytes) -> str:
+    text = raw[:4000].decode("utf-8", "replace")
+    if "<" in text:
+        title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        text = title[1] if title else re.sub(r"<[^>]*>", " ", text)
+    return " ".join(text.split())[:300]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or isinstance(value, dict | list) else str(value)

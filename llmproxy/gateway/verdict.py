@@ -1,0 +1,66 @@
+"""When nobody answered: which one error tells the client the truth. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmproxy.core.errors import (
+    AllCandidatesFailed,
+    AttemptError,
+    CapabilityUnmet,
+    LlmproxyError,
+    NoCandidates,
+    QuotaExhausted,
+    Refused,
+    SameRefusal,
+    Unmet,
+)
+from llmproxy.core.types import Plan
+from llmproxy.routing.planner import soonest_s
+
+_RELAYED = frozenset({400, 413, 422})
+_CODES = {"context_length": "context_length_exceeded", "too_large": "request_too_large"}
+
+
+def nobody(plan: Plan) -> LlmproxyError:
+    """The plan kept no candidate: all are cooling down, or there never was one."""
+    if not plan.dropped:
+        return NoCandidates(f"no candidate for {plan.asked}: {plan.hint}", param="model")
+    wait_s = soonest_s(plan.dropped)
+    why = "; ".join(f"{entry.candidate.key}: {entry.reason}" for entry in plan.dropped[:4])
+    if wait_s is None:
+        return NoCandidates(f"no candidate for {plan.asked} can serve this call: {why}", param="model")
+    if all("dead key" in entry.reason or "retired" in entry.reason for entry in plan.dropped):
+        return AllCandidatesFailed(f"every candidate for {plan.asked} is out: {why}", retry_after_s=wait_s)
+    return QuotaExhausted(f"every candidate for {plan.asked} is out of quota: {why}", retry_after_s=wait_s)
+
+
+def of_failures(plan: Plan, failures: Sequence[AttemptError]) -> LlmproxyError:
+    """Every candidate that was tried failed."""
+    refusals = [failure for failure in failures if isinstance(failure, Refused)]
+    if len(refusals) == len(failures):
+        statuses = {refusal.http_status for refusal in refusals}
+        if len(statuses) == 1 and statuses <= _RELAYED:
+            return same_refusal(refusals[0])
+        if all(refusal.kind == "rate_limit" for refusal in refusals):
+            return _out_of_quota(plan, refusals)
+    if all(isinstance(failure, Unmet) for failure in failures):
+        reasons = "; ".join(failure.message for failure in failures)
+        return CapabilityUnmet(f"no candidate delivered what the call forces: {reasons}")
+    last = failures[-1]
+    tried = "the candidate" if len(failures) == 1 else f"all {len(failures)} candidates"
+    return AllCandidatesFailed(f"{tried} for {plan.asked} failed; the last one said: {last.message}")
+
+
+def same_refusal(refused: Refused) -> SameRefusal:
+    """The refusal that would be the same everywhere, as the client's own error."""
+    code = _CODES.get(refused.kind) or refused.upstream_code or "invalid_request"
+    return SameRefusal(refused.message, refusal_status=refused.http_status or 400, code=code, param=refused.param)
+
+
+def _out_of_quota(plan: Plan, refusals: Sequence[Refused]) -> QuotaExhausted:
+    stated = [refusal.retry_after_s for refusal in refusals if refusal.retry_after_s is not None]
+    later = soonest_s(plan.dropped)
+    waits = stated + ([later] if later is not None else [])
+    message = f"every candidate for {plan.asked} is out of quota; the last one said: {refusals[-1].message}"
+    return QuotaExhausted(message, retry_after_s=min(waits) if waits else None)

@@ -1,0 +1,112 @@
+"""`llmproxy serve`: listen, tell where and with what, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+import sys
+from pathlib import Path
+
+from aiohttp import web
+from rich.console import Console
+from rich.table import Table
+
+from llmproxy import __version__
+from llmproxy.app import RUNTIME, Runtime, build_app
+from llmproxy.core.config import Config
+from llmproxy.core.env import MissingVariable
+from llmproxy.core.errors import ConfigError
+from llmproxy.web.state import SERVICES, Services
+
+
+def run(config: Config, *, path: Path | None, local: bool) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `ConfigError` when the address needs keys or cannot be bound."""
+    check_access(config)
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(_serve(config, path=path, local=local))
+    else:
+        uvloop.run(_serve(config, path=path, local=local))
+
+
+def check_access(config: Config) -> None:
+    """Refuse to listen beyond loopback without keys."""
+    server = config.server
+    for index, secret in enumerate(server.api_keys):
+        try:
+            usable = bool(secret.reveal())
+        except MissingVariable as error:
+            raise ConfigError(f"server.api_keys.{index}: {error}") from error
+        if not usable:
+            raise ConfigError(f"server.api_keys.{index}: the key is empty")
+    if not server.api_keys and not _is_loopback(server.host):
+        raise ConfigError(
+            f"server.host: {server.host} can be reached from other machines, so server.api_keys must hold a key; "
+            "or listen on 127.0.0.1"
+        )
+
+
+async def _serve(config: Config, *, path: Path | None, local: bool) -> None:
+    app = build_app(config, path=path, local=local)
+    services, server = app[SERVICES], config.server
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, server.host, server.port, backlog=1024).start()
+        except OSError as error:
+            raise ConfigError(f"server.port: cannot listen on {server.host}:{server.port}: {error.strerror}") from error
+        host, port = runner.addresses[0][:2]
+        announce(app[RUNTIME], f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        await stop.wait()
+        await _drain(services, server.grace)
+    finally:
+        await runner.cleanup()
+
+
+async def _drain(services: Services, grace_s: float) -> None:
+    """Take nothing new, and wait until what is in flight has ended, at most `grace_s` seconds."""
+    services.draining = True
+    deadline = asyncio.get_running_loop().time() + grace_s
+    while services.in_flight and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.05)
+
+
+def announce(runtime: Runtime, url: str) -> None:
+    """Say where it listens, what can be asked, and what is missing for more."""
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+    console.print(f"llmproxy {__version__} listens on {url}  (OpenAI base URL: {url}/v1)")
+    for warning in runtime.config.warnings:
+        console.print(f"config: {warning}")
+    catalog = runtime.inventory.catalog
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("source", "keys", "models"):
+        table.add_column(heading, overflow="fold")
+    for offer in catalog.offers.values():
+        models = [model.id for model in catalog.models if model.source == offer.source]
+        shown = ", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
+        table.add_row(offer.source, str(offer.credentials or "-"), shown or "being fetched")
+    if catalog.offers:
+        console.print(table)
+    for name, what in runtime.parts.missing.items():
+        console.print(f"not used: {name} ({what})")
+    if set(catalog.offers) <= {"local"}:
+        console.print(
+            "For more models set the key of a provider, such as GROQ_API_KEY or OPENROUTER_API_KEY, and start again."
+        )
+    sys.stdout.flush()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,91 @@
+"""Chat completions, completions, embeddings: parse, dispatch, render."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from llmproxy.core.errors import AttemptError, InvalidJson, InvalidRequest
+from llmproxy.core.types import Call, JsonObject, trail
+from llmproxy.dialects.openai import parse_chat, parse_completion, parse_embeddings
+from llmproxy.web.state import SERVICES, TRACE
+from llmproxy.web.streams import StreamClient, answer_headers
+
+# orjson reads 1024 levels but writes 254: what cannot be sent on is refused at the door.
+_DEEPEST = 200
+
+
+async def chat_completions(request: web.Request) -> web.StreamResponse:
+    """POST /v1/chat/completions."""
+    return await _infer(request, parse_chat)
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    """POST /v1/completions."""
+    return await _infer(request, parse_completion)
+
+
+async def embeddings(request: web.Request) -> web.StreamResponse:
+    """POST /v1/embeddings."""
+    return await _infer(request, parse_embeddings)
+
+
+async def read_json(request: web.Request) -> JsonObject:
+    """The body as a JSON object; raises `InvalidJson` or `InvalidRequest`."""
+    raw = await request.read()
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"the body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _depth(body) > _DEEPEST:
+        raise InvalidRequest(f"the body is nested deeper than {_DEEPEST} levels")
+    return body
+
+
+async def answer(request: web.Request, call: Call) -> web.StreamResponse:
+    """Find an answer to `call` and send it to the client of `request`."""
+    current = request[TRACE]
+    current.call = call
+    client = StreamClient(request, current.id)
+    try:
+        found = await request.app[SERVICES].dispatcher.answer(call, client)
+    except AttemptError as error:
+        # It failed after the commit: the client was told in the stream, and the connection says that it is not whole.
+        current.attempts = tuple(error.attempts)
+        assert client.response is not None
+        if call.endpoint == "passthrough":
+            client.abort()
+        else:
+            await client.response.write_eof()
+        return client.response
+    current.answer = found
+    if client.response is not None:
+        await client.response.write_eof()
+        return client.response
+    assert found.reply is not None
+    headers = answer_headers(found.candidate.model.name, found.reason, len(found.attempts), trail(found.attempts))
+    return web.Response(body=orjson.dumps(found.reply.body), headers=headers, content_type="application/json")
+
+
+async def _infer(request: web.Request, parse: Callable[[JsonObject, str], Call]) -> web.StreamResponse:
+    return await answer(request, parse(await read_json(request), request[TRACE].id))
+
+
+def _depth(value: Any) -> int:
+    """How many levels of lists and objects `value` has."""
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        level = [item for item in inner if isinstance(item, dict | list)]
+    return deepest

@@ -1,0 +1,133 @@
+"""Around every handler, outermost first: id, log line and error envelope; then the door (draining, keys)."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from llmproxy.core.errors import (
+    InvalidApiKey,
+    LlmproxyError,
+    MethodNotAllowed,
+    NotFound,
+    RequestTooLarge,
+    ShuttingDown,
+)
+from llmproxy.core.types import trail
+from llmproxy.web.envelope import response_of
+from llmproxy.web.state import SERVICES, TRACE, Services, Trace, new_id
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = logging.getLogger(__name__)
+_GOOD_ID = re.compile(r"[\w.:-]{1,128}")
+_OPEN_PATHS = frozenset({"/health", "/ready", "/version"})
+
+
+@web.middleware
+async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id, turn errors into the envelope, write one log line."""
+    services = request.app[SERVICES]
+    started_s = time.perf_counter()
+    given = request.headers.get("x-request-id", "")
+    current = request[TRACE] = Trace(given if given and _GOOD_ID.fullmatch(given) else new_id())
+    status = 499
+    services.in_flight += 1
+    services.metrics.in_flight.inc()
+    try:
+        response = await _enveloped(request, handler)
+        status = response.status
+        if not response.prepared:
+            response.headers["x-request-id"] = current.id
+        return response
+    except asyncio.CancelledError:
+        raise
+    finally:
+        services.in_flight -= 1
+        services.metrics.in_flight.dec()
+        _tell(services, request, current, status, time.perf_counter() - started_s)
+
+
+@web.middleware
+async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let in who may come in: nobody new while draining, nobody without a key where keys are set."""
+    path = request.path
+    if path in _OPEN_PATHS:
+        return await handler(request)
+    services = request.app[SERVICES]
+    if services.draining:
+        raise ShuttingDown("the server is shutting down", retry_after_s=services.config().server.grace)
+    if services.config().server.api_keys:
+        _check_key(request, services)
+    return await handler(request)
+
+
+async def _enveloped(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except LlmproxyError as error:
+        request[TRACE].attempts = tuple(error.attempts)
+        return response_of(error)
+    except web.HTTPRequestEntityTooLarge:
+        limit_mb = request.app[SERVICES].config().server.body_limit_mb
+        return response_of(RequestTooLarge(f"the body is larger than {limit_mb:g} MB (server.body_limit_mb)"))
+    except web.HTTPNotFound:
+        return response_of(NotFound(f"there is nothing at {request.method} {request.path}"))
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        response = response_of(MethodNotAllowed(f"{request.method} is not allowed here; allowed: {allowed}"))
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPException as error:
+        return response_of(LlmproxyError(error.reason))
+    except ConnectionResetError:
+        raise asyncio.CancelledError from None
+    except Exception as error:
+        _log.exception("request %s: an error that nobody expected", request[TRACE].id)
+        return response_of(
+            LlmproxyError(f"internal error ({type(error).__name__}); see the log for {request[TRACE].id}")
+        )
+
+
+def _check_key(request: web.Request, services: Services) -> None:
+    given = request.headers.get("Authorization", "")
+    given = given[7:] if given[:7].lower() == "bearer " else given
+    given = given or request.headers.get("x-api-key", "") or request.headers.get("x-goog-api-key", "")
+    known = False
+    for secret in services.config().server.api_keys:
+        # Every key is compared, in constant time, so that neither the answer's time nor its order tells anything.
+        known |= hmac.compare_digest(given.strip().encode(), secret.reveal().encode())
+    if not known or not given:
+        raise InvalidApiKey("the API key is missing or wrong; send it as 'Authorization: Bearer …'")
+
+
+def _tell(services: Services, request: web.Request, current: Trace, status: int, elapsed_s: float) -> None:
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource is not None else "unmatched"
+    services.metrics.request(route, status)
+    line: dict[str, object] = {
+        "event": "request",
+        "id": current.id,
+        "method": request.method,
+        "route": route,
+        "status": status,
+        "ms": round(elapsed_s * 1000, 1),
+    }
+    call, answer = current.call, current.answer
+    if call is not None:
+        line["model"] = call.model
+        line["stream"] = call.stream
+    if answer is not None:
+        line["selected"] = answer.candidate.key
+        line["trail"] = trail(answer.attempts)
+        line["prompt_tokens"] = answer.usage.prompt_tokens
+        line["completion_tokens"] = answer.usage.completion_tokens
+    elif current.attempts:
+        line["trail"] = trail(current.attempts)
+    services.log_request(line)

@@ -1,0 +1,133 @@
+"""What can be asked for, and why a call would go where it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from llmproxy.core import names
+from llmproxy.core.errors import InvalidRequest
+from llmproxy.core.types import Call, Candidate, JsonObject, Model, Plan
+from llmproxy.dialects.openai import parse_chat
+from llmproxy.routing.health import Health
+from llmproxy.web.inference import read_json
+from llmproxy.web.state import SERVICES, TRACE, Services
+
+
+async def list_models(request: web.Request) -> web.Response:
+    """GET /v1/models: concrete models, aliases, and each pool that has a candidate."""
+    services = request.app[SERVICES]
+    catalog, created = services.inventory.catalog, int(services.started_s)
+    data = [_model_entry(model, created) for model in catalog.models]
+    data += [_virtual_entry(name, created, f"alias of {target}") for name, target in catalog.aliases.items()]
+    data += [_virtual_entry(name, created, "pool") for name in catalog.pool_names()]
+    return _json({"object": "list", "data": data})
+
+
+async def show_model(request: web.Request) -> web.Response:
+    """GET /v1/models/{id}; ids hold `/` and `:`."""
+    services = request.app[SERVICES]
+    catalog, created = services.inventory.catalog, int(services.started_s)
+    name = request.match_info["id"]
+    if name not in catalog.aliases and (model := catalog.find(name)) is not None:
+        return _json(_model_entry(model, created))
+    selection = catalog.select(name)
+    return _json(_virtual_entry(name, created, selection.reason))
+
+
+async def explain(request: web.Request) -> web.Response:
+    """POST /v1/route/explain: a chat request (messages may be left out) → its plan, with everything dropped and why."""
+    services = request.app[SERVICES]
+    body = await read_json(request)
+    wanted = body.pop("needs", [])
+    if not isinstance(wanted, list) or not all(isinstance(need, str) for need in wanted):
+        raise InvalidRequest("needs must be a list of capabilities", param="needs")
+    body.setdefault("messages", [{"role": "user", "content": ""}])
+    call = parse_chat(body, request[TRACE].id)
+    call.needs = call.needs | frozenset(wanted)
+    return _json(plan_body(services.dispatcher.plan(call, whole=True), call))
+
+
+async def candidates(request: web.Request) -> web.Response:
+    """GET /v1/route/candidates: every candidate with its capabilities and health, and what is missing for more."""
+    services = request.app[SERVICES]
+    catalog = services.inventory.catalog
+    now = asyncio.get_running_loop().time()
+    entries = [
+        candidate_body(candidate, services.dispatcher.health, now)
+        for model in catalog.models
+        for candidate in catalog.credentials_of(model)
+    ]
+    return _json({"candidates": entries, "missing": _missing(services)})
+
+
+def candidate_body(candidate: Candidate, health: Health, now: float) -> JsonObject:
+    """One candidate as `llmproxy models` shows it."""
+    model = candidate.model
+    cooldown = health.cooldown(candidate, now)
+    return {
+        "name": model.name,
+        "candidate": candidate.key,
+        "local": model.local,
+        "free": model.free or model.local,
+        "tier": model.tier,
+        "capabilities": sorted(model.capabilities),
+        "lacks": sorted(model.lacks),
+        "context_tokens": model.context_tokens,
+        "success_rate": round(health.success_rate(candidate), 3),
+        "first_answer_s": health.speed(candidate),
+        "out": None
+        if cooldown is None
+        else {"for_s": round(cooldown.until_s - now, 1), "provenance": cooldown.provenance, "reason": cooldown.reason},
+    }
+
+
+def plan_body(plan: Plan, call: Call) -> JsonObject:
+    """A plan as JSON."""
+    return {
+        "asked": plan.asked,
+        "reason": plan.reason,
+        "needs": sorted(call.needs),
+        "forced": call.forced.capability if call.forced is not None else None,
+        "prompt_tokens": call.prompt_tokens,
+        "kept": [{"model": entry.candidate.key, "reason": entry.reason} for entry in plan.kept],
+        "dropped": [
+            {"model": entry.candidate.key, "reason": entry.reason, "retry_after_s": entry.retry_after_s}
+            for entry in plan.dropped
+        ],
+        "hint": plan.hint if not plan.kept else "",
+    }
+
+
+def _missing(services: Services) -> dict[str, str]:
+    return {**services.missing(), **services.inventory.errors}
+
+
+def _model_entry(model: Model, created: int) -> JsonObject:
+    entry: JsonObject = {
+        "id": names.listed(model.source, model.id),
+        "object": "model",
+        "created": model.created_s or created,
+        "owned_by": model.source,
+        "llmproxy": {
+            "name": model.name,
+            "capabilities": sorted(model.capabilities),
+            "free": model.free or model.local,
+            "local": model.local,
+            "tier": model.tier,
+        },
+    }
+    if model.context_tokens:
+        entry["context_length"] = model.context_tokens
+    return entry
+
+
+def _virtual_entry(name: str, created: int, what: str) -> JsonObject:
+    return {"id": name, "object": "model", "created": created, "owned_by": "llmproxy", "llmproxy": {"is": what}}
+
+
+def _json(body: Any) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json")

@@ -1,0 +1,63 @@
+"""Every other `/v1/*`: sent as it is to the provider of the model that it names, JSON and multipart alike."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+from aiohttp import web
+
+from llmproxy.core.errors import InvalidJson, InvalidRequest
+from llmproxy.core.types import Call
+from llmproxy.web.inference import answer
+from llmproxy.web.state import TRACE
+
+_MULTIPART_MODEL = re.compile(
+    rb'content-disposition:[^\r\n]*\bname="?model"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n(?P<model>[^\r\n]*)\r\n',
+    re.IGNORECASE,
+)
+_PASSED_HEADERS = ("content-type", "accept", "openai-beta", "idempotency-key")
+_PLACE = "\x00llmproxy\x00"
+
+
+async def passthrough(request: web.Request) -> web.StreamResponse:
+    """Any method on /v1/{tail}."""
+    raw = await request.read()
+    model, pieces = _split(request, raw)
+    if not model:
+        raise InvalidRequest(
+            "name the model (in the body, the query, or the header x-llmproxy-model), so that its provider is known",
+            param="model",
+        )
+    query = "&".join(
+        part for part in request.query_string.split("&") if part and not part.startswith(("model=", "key="))
+    )
+    path = request.rel_url.raw_path.removeprefix("/v1")
+    call = Call(
+        id=request[TRACE].id,
+        endpoint="passthrough",
+        model=model,
+        body={},
+        method=request.method,
+        path=f"{path}?{query}" if query else path,
+        raw=pieces,
+        raw_headers={name: request.headers[name] for name in _PASSED_HEADERS if name in request.headers},
+    )
+    return await answer(request, call)
+
+
+def _split(request: web.Request, raw: bytes) -> tuple[str, tuple[bytes, ...]]:
+    """The model that is asked for, and the body cut at its name."""
+    outside = request.query.get("model") or request.headers.get("x-llmproxy-model", "")
+    if request.content_type == "application/json" and raw:
+        try:
+            body = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise InvalidJson(f"the body is not JSON: {error}") from error
+        if isinstance(body, dict) and isinstance(body.get("model"), str):
+            marked = orjson.dumps({**body, "model": _PLACE})
+            return body["model"], tuple(marked.split(orjson.dumps(_PLACE)[1:-1], 1))
+    elif request.content_type == "multipart/form-data" and (match := _MULTIPART_MODEL.search(raw)):
+        named = match["model"].decode("utf-8", "replace")
+        return named, (raw[: match.start("model")], raw[match.end("model") :])
+    return outside, (raw,) if raw else ()

@@ -1,0 +1,54 @@
+"""What the handlers share: one object per application, found under one typed key."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from llmproxy.core.config import Config
+from llmproxy.core.types import Attempt, Call
+from llmproxy.gateway.dispatch import Answer, Dispatcher
+from llmproxy.gateway.inventory import Inventory
+from llmproxy.gateway.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Services:
+    """The parts that handlers call, and the switches that middleware looks at."""
+
+    config: Callable[[], Config]
+    dispatcher: Dispatcher
+    inventory: Inventory
+    metrics: Metrics
+    log_request: Callable[[dict[str, object]], None]
+    missing: Callable[[], dict[str, str]]
+    draining: bool = False
+    in_flight: int = 0
+    started_s: float = field(default_factory=time.time)
+
+
+@dataclass(slots=True)
+class Trace:
+    """What is told of one request in its log line and its response headers."""
+
+    id: str
+    call: Call | None = None
+    answer: Answer | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+
+SERVICES = web.AppKey("services", Services)
+TRACE: web.RequestKey[Trace] = web.RequestKey("trace", Trace)
+
+_prefix = secrets.token_hex(6)
+_counter = itertools.count(1)
+
+
+def new_id() -> str:
+    """An id that no other request of this or any other process has."""
+    return f"req_{_prefix}{next(_counter):06x}"

@@ -1,0 +1,60 @@
+"""The client's end of a stream: an aiohttp response that is opened at the commit."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from llmproxy.core.errors import ClientGone
+from llmproxy.core.types import trail
+from llmproxy.gateway.attempt import Head
+from llmproxy.web.envelope import header_text
+
+
+class StreamClient:
+    """Implements `gateway.attempt.Client` over one request."""
+
+    def __init__(self, request: web.Request, request_id: str) -> None:
+        self._request = request
+        self._id = request_id
+        self.response: web.StreamResponse | None = None
+
+    async def open(self, head: Head) -> None:
+        """Send status and headers."""
+        headers = answer_headers(head.candidate.model.name, head.reason, len(head.attempts) + 1, "")
+        if head.attempts:
+            headers["x-llmproxy-trail"] = header_text(trail(head.attempts))
+        headers["x-request-id"] = self._id
+        headers["Content-Type"] = head.content_type
+        if head.content_type.startswith("text/event-stream"):
+            headers["Cache-Control"] = "no-cache"
+            headers["X-Accel-Buffering"] = "no"
+        self.response = web.StreamResponse(status=head.status, headers=headers)
+        try:
+            await self.response.prepare(self._request)
+        except ConnectionResetError as error:
+            raise ClientGone("the client closed the connection") from error
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; waits while the client is slower than the source."""
+        assert self.response is not None
+        try:
+            await self.response.write(data)
+        except ConnectionResetError as error:
+            raise ClientGone("the client closed the connection") from error
+
+    def abort(self) -> None:
+        """Break the connection off, so that the client cannot take what it has for the whole."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+
+def answer_headers(model: str, reason: str, attempts: int, the_trail: str) -> dict[str, str]:
+    """The headers that tell who answered and why."""
+    headers = {
+        "x-llmproxy-selected-model": header_text(model),
+        "x-llmproxy-route-reason": header_text(reason),
+        "x-llmproxy-attempts": str(attempts),
+    }
+    if the_trail:
+        headers["x-llmproxy-trail"] = header_text(the_trail)
+    return headers
