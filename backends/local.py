@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -63,7 +63,7 @@ class LocalSource:
         for worker in self.workers.values():
             await worker.aclose()
 
-    async def _pieces(self, call: Call, candidate: Candidate) -> AsyncIterator[bytes]:
+    async def _pieces(self, call: Call, candidate: Candidate) -> AsyncGenerator[bytes, None]:
         if call.endpoint not in ("chat", "completions"):
             raise Refused(f"{candidate.model.name} does not serve this endpoint", kind="unsupported", http_status=400)
         if call.needs & {"vision", "audio"}:

@@ -8,7 +8,7 @@ import itertools
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import orjson
@@ -54,7 +54,7 @@ class Worker:
             return "loading"
         return self._failure or "ready"
 
-    async def run(self, request: JsonObject) -> AsyncIterator[bytes]:
+    async def run(self, request: JsonObject) -> AsyncGenerator[bytes, None]:
         """Send one request and give what the worker makes of it, piece by piece; leaving early cancels it."""
         await self._settled.wait()
         if self._failure is not None or self._writer is None:

@@ -66,7 +66,13 @@ def read_parts(config: Config, *, local: bool = True) -> Parts:
         parts.providers[name] = settings
         parts.cache_keys[name] = f"{name} {settings.models_url}"
         parts.offers.append(
-            Offer(name, credentials=len(settings.keys), open=True, exposed=settings.exposed, facts=settings.facts)
+            Offer(
+                name,
+                credentials=len(settings.keys),
+                open=settings.model_filter is None,
+                exposed=settings.exposed,
+                facts=settings.facts,
+            )
         )
     for entry in config.local.models if local else ():
         try:

@@ -27,7 +27,11 @@ class Failing(click.ClickException):
 
     def __init__(self, error: LlmproxyError) -> None:
         super().__init__(error.message)
-        self.exit_code = 2 if isinstance(error, ConfigError) else 1
+        self.code = 2 if isinstance(error, ConfigError) else 1
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # click reads it, whatever it is made of
+        return self.code
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -120,7 +120,7 @@ def mapped(error: Exception, *, before_headers: bool = False) -> AttemptError:
     match error:
         case ConnectionTimeoutError() | aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
             return ConnectFailed(text)
-        case aiohttp.ClientPayloadError() if "decode" in text.lower() or "encoding" in text.lower():
+        case aiohttp.ClientPayloadError() if "ContentEncodingError" in text or "decompress" in text:
             return BadReply(f"the body cannot be decoded: {text}", outcome="bad_encoding")
         case aiohttp.InvalidURL() | ValueError():
             return ConnectFailed(text)

@@ -32,7 +32,7 @@ class LlmproxyError(Exception):
     status: ClassVar[int] = 500
     code: str = "internal_error"
     type: ClassVar[str] = "api_error"
-    blames: ClassVar[Blame] = "proxy"
+    blames: Blame = "proxy"
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
@@ -53,6 +53,8 @@ class ConfigError(LlmproxyError):
 
 
 class ClientError(LlmproxyError):
+    """The request itself is wrong."""
+
     status = 400
     code = "invalid_request"
     type = "invalid_request_error"
@@ -104,9 +106,10 @@ class ClientGone(ClientError):
 
 
 class ProxyError(LlmproxyError):
+    """No candidate could answer."""
+
     status = 502
     type = "api_error"
-    blames = "proxy"
 
 
 class NoCandidates(ProxyError):

@@ -56,22 +56,29 @@ _BY_CODE: dict[str, RefusalKind] = {
 }
 
 # Prose is the weakest signal: it is asked only about a 400 or 422 that no code explains.
-_PROSE: tuple[tuple[re.Pattern[str], RefusalKind], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), kind)
-    for pattern, kind in (
-        (r"api key not valid|invalid api key|incorrect api key|api key expired|invalid token", "auth"),
-        (r"context (length|window)|maximum context|too many (input )?tokens|prompt is too long|"
-         r"input token count.*exceeds|reduce the length", "context_length"),
-        (r"content (filter|management)|safety (system|settings)|responsible ?ai|flagged", "content_filter"),
-        (r"model .{0,80}(does not exist|not found|is not available|has been (retired|decommissioned)|not a valid model)|"
-         r"invalid model|unknown model|model_not_found", "not_found"),
-        (r"degraded|temporarily|capacity|overloaded|try again", "server"),
-        (r"(not|isn't|is not|are not|aren't) (yet )?(supported|available|enabled|allowed|implemented|permitted)|"
-         r"(does not|doesn't|do not) support|unsupported|unrecognized (request )?(argument|field|parameter)|"
-         r"unknown (field|parameter|argument|name)|extra (inputs|fields)|no endpoints found that support|"
-         r"only .{0,40} (is|are) supported", "unsupported"),
-    )
-)  # fmt: skip
+_PROSE_KINDS: tuple[tuple[str, RefusalKind], ...] = (
+    (r"api key not valid|invalid api key|incorrect api key|api key expired|invalid token", "auth"),
+    (
+        r"context (length|window)|maximum context|too many (input )?tokens|prompt is too long|"
+        r"input token count.*exceeds|reduce the length",
+        "context_length",
+    ),
+    (r"content (filter|management)|safety (system|settings)|responsible ?ai|flagged", "content_filter"),
+    (
+        r"model .{0,80}(does not exist|not found|is not available|has been (retired|decommissioned)|"
+        r"not a valid model)|invalid model|unknown model|model_not_found",
+        "not_found",
+    ),
+    (r"degraded|temporarily|capacity exceeded|overloaded", "server"),
+    (
+        r"(not|isn't|is not|are not|aren't) (yet )?(supported|available|enabled|allowed|implemented|permitted)|"
+        r"(does not|doesn't|do not) support|unsupported|unrecognized (request )?(argument|field|parameter)|"
+        r"unknown (field|parameter|argument|name)|extra (inputs|fields)|no endpoints found that support|"
+        r"only .{0,40} (is|are) supported",
+        "unsupported",
+    ),
+)
+_PROSE = tuple((re.compile(pattern, re.IGNORECASE), kind) for pattern, kind in _PROSE_KINDS)
 
 _SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])(?![a-z])")

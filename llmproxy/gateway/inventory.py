@@ -76,7 +76,7 @@ class Inventory:
             key = cache_keys.get(offer.source, "")
             models = offer.models or (known.models if known is not None and self._keys.get(offer.source) == key else ())
             models = models or (self._cache.get(key) if key else ())
-            filled.append(dataclasses.replace(offer, models=models, open=offer.open and not models))
+            filled.append(dataclasses.replace(offer, models=models))
         catalog = Catalog(filled, config)
         self._config, self._keys, self.catalog = config, dict(cache_keys), catalog
         self._offers = {offer.source: offer for offer in filled}
@@ -105,8 +105,8 @@ class Inventory:
             self.errors[source.name] = "the list is empty"
             return False
         self.errors.pop(source.name, None)
-        if offer.models != models or offer.open:
-            self._offers[source.name] = dataclasses.replace(offer, models=models, open=False)
+        if offer.models != models:
+            self._offers[source.name] = dataclasses.replace(offer, models=models)
             self.catalog = Catalog(tuple(self._offers.values()), self._config)
             if key := self._keys.get(source.name):
                 self._cache.put(key, models)
@@ -129,4 +129,7 @@ def _fields(model: Model) -> dict[str, Any]:
 
 
 def _model(fields: dict[str, Any]) -> Model:
-    return Model(**{name: frozenset(value) if isinstance(value, list) else value for name, value in fields.items()})
+    values: dict[str, Any] = {
+        name: frozenset(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return Model(**values)

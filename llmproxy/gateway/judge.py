@@ -77,7 +77,7 @@ def _check_tools(forced: Forced, message: Mapping[str, Any]) -> None:
     for call in calls:
         function = call.get("function") if isinstance(call, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
-        if name not in forced.tools:
+        if not isinstance(name, str) or name not in forced.tools:
             raise Unmet(f"a call of {name!r}, which is not among the tools", capability="tools")
         assert isinstance(function, dict)
         try:

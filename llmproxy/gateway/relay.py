@@ -197,7 +197,7 @@ class Relay:
     def _fast(self, block: bytes) -> bytes:
         lane = self._lane
         assert lane is not None
-        out = []
+        out: list[bytes] = []
         for event in block.split(b"\n\n"):
             text = lane.text(event)
             if text is not None:

@@ -9,6 +9,7 @@ from llmproxy.core.errors import (
     AttemptError,
     CapabilityUnmet,
     LlmproxyError,
+    ModelNotFound,
     NoCandidates,
     QuotaExhausted,
     Refused,
@@ -30,8 +31,6 @@ def nobody(plan: Plan) -> LlmproxyError:
     why = "; ".join(f"{entry.candidate.key}: {entry.reason}" for entry in plan.dropped[:4])
     if wait_s is None:
         return NoCandidates(f"no candidate for {plan.asked} can serve this call: {why}", param="model")
-    if all("dead key" in entry.reason or "retired" in entry.reason for entry in plan.dropped):
-        return AllCandidatesFailed(f"every candidate for {plan.asked} is out: {why}", retry_after_s=wait_s)
     return QuotaExhausted(f"every candidate for {plan.asked} is out of quota: {why}", retry_after_s=wait_s)
 
 
@@ -44,6 +43,8 @@ def of_failures(plan: Plan, failures: Sequence[AttemptError]) -> LlmproxyError:
             return same_refusal(refusals[0])
         if all(refusal.kind == "rate_limit" for refusal in refusals):
             return _out_of_quota(plan, refusals)
+        if all(refusal.kind == "not_found" for refusal in refusals):
+            return ModelNotFound(f"{plan.asked}: {refusals[-1].message}", param="model")
     if all(isinstance(failure, Unmet) for failure in failures):
         reasons = "; ".join(failure.message for failure in failures)
         return CapabilityUnmet(f"no candidate delivered what the call forces: {reasons}")

@@ -18,7 +18,8 @@ from llmproxy.routing.policies import ORDERS, Groups, Order, by_capability
 class Offer:
     """What one source brings to the snapshot.
 
-    `open` means that ids which are not in `models` may be asked for (its list is not known yet);
+    `open` means that ids which are not in `models` may be asked for by name: lists leave out models that work, and
+    only a real call proves that one does not;
     `credentials` is the number of its keys (1 for a source that needs none); `missing` says what would make a source
     without models usable, in words for a person.
     """
@@ -82,7 +83,7 @@ class Catalog:
         return tuple(Candidate(model, index) for index in range(max(1, self.offers[model.source].credentials)))
 
     def find(self, name: str) -> Model | None:
-        """The model of a concrete name in any spelling; a source whose list is not known yet lends any id."""
+        """The model of a concrete name in any spelling; an open source lends any id."""
         found = self._by_name.get(name)
         if found is not None:
             return found

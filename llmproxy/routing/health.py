@@ -1,6 +1,6 @@
 """The memory of refusals: who is out, until when and why, and what was learned not to work. No clock, no I/O.
 
-Heuristic cooldowns only put a candidate behind the healthy ones; stated ones (the provider said how long) take it out.
+Cooldowns only put a candidate behind the healthy ones; those that the provider itself stated take it out.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Cooldown:
 
     @property
     def binding(self) -> bool:
-        """Whether asking anyway would surely be refused."""
-        return self.provenance != "heuristic"
+        """Whether asking anyway would surely be refused: the provider itself said how long it will say no."""
+        return self.provenance in ("stated", "quota")
 
 
 @dataclass(slots=True)
@@ -106,7 +106,7 @@ class Health:
         previous = record.first_token_s
         record.first_token_s = elapsed_s if previous is None else previous + 0.2 * (elapsed_s - previous)
         if self._cooldowns:
-            for key in (candidate.key, candidate.model.name, candidate.model.source):
+            for key in (candidate.key, candidate.model.name, _key_scope(candidate), candidate.model.source):
                 found = self._cooldowns.get(key)
                 if found is not None and not found.binding:
                     del self._cooldowns[key]
@@ -146,7 +146,9 @@ def _sentence(candidate: Candidate, error: AttemptError, failures: int) -> tuple
         if error.kind == "auth":
             return _key_scope(candidate), _DEAD_KEY_S, "dead key"
         if error.kind == "credit":
-            return _key_scope(candidate), error.retry_after_s or _DEAD_KEY_S, "quota"
+            if error.retry_after_s is not None:
+                return _key_scope(candidate), error.retry_after_s, "quota"
+            return _key_scope(candidate), _DEAD_KEY_S, "dead key"
         if error.kind in ("not_found", "forbidden"):
             return candidate.key, _RETIRED_S, "retired"
         if error.kind == "rate_limit":

@@ -48,7 +48,7 @@ async def passthrough(request: web.Request) -> web.StreamResponse:
 
 def _split(request: web.Request, raw: bytes) -> tuple[str, tuple[bytes, ...]]:
     """The model that is asked for, and the body cut at its name."""
-    outside = request.query.get("model") or request.headers.get("x-llmproxy-model", "")
+    outside: str = request.query.get("model") or request.headers.get("x-llmproxy-model") or ""
     if request.content_type == "application/json" and raw:
         try:
             body = orjson.loads(raw)

@@ -21,7 +21,6 @@ ROUTES = [
     web.get("/ready", system.ready),
     web.get("/version", system.version),
     web.get("/metrics", system.metrics),
-    web.route("*", "/v1/{tail:.+}", passthrough),
 ]
 
 
@@ -31,4 +30,13 @@ def build_web(services: Services) -> web.Application:
     app = web.Application(middlewares=[trace, door], client_max_size=limit_bytes)
     app[SERVICES] = services
     app.add_routes(ROUTES)
+    for path in {route.path for route in ROUTES if "{" not in route.path}:
+        app.router.add_route("*", path, wrong_method)
+    app.router.add_route("*", "/v1/{tail:.+}", passthrough)
     return app
+
+
+async def wrong_method(request: web.Request) -> web.StreamResponse:
+    """A path of ours with a method that it does not know: never passed through to a provider."""
+    allowed = {route.method for route in ROUTES if route.path == request.path}
+    raise web.HTTPMethodNotAllowed(request.method, allowed)
