@@ -42,13 +42,13 @@ class RequestLog:
     """One line a request, gathered and written a few times a second: a write each would cost more than a relay."""
 
     def __init__(self, *, enabled: bool, stream: TextIO = sys.stderr) -> None:
-        self._enabled = enabled
+        self.enabled = enabled
         self._stream = stream
         self._lines: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self, line: dict[str, object]) -> None:
-        if not self._enabled:
+        if not self.enabled:
             return
         self._lines.append(orjson.dumps({"ts": round(time.time(), 3), "level": "INFO", **line}))
         if self._timer is None:

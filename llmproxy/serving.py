@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import signal
 import sys
@@ -57,6 +58,10 @@ async def _serve(config: Config, *, path: Path | None, local: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await runner.setup()
+    # What was imported stays for ever: keep the collector from walking it again and again under load.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)
     try:
         try:
             await web.TCPSite(runner, server.host, server.port, backlog=1024).start()
@@ -74,7 +79,7 @@ async def _drain(services: Services, grace_s: float) -> None:
     """Take nothing new, and wait until what is in flight has ended, at most `grace_s` seconds."""
     services.draining = True
     deadline = asyncio.get_running_loop().time() + grace_s
-    while services.in_flight and asyncio.get_running_loop().time() < deadline:
+    while services.metrics.in_flight and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
 
 

@@ -1,16 +1,20 @@
-"""The nouns: model, candidate, call, plan, reply, attempt. All are values; nobody changes them in place."""
+"""The nouns: model, candidate, call, plan, reply, attempt. All are values; nobody changes them in place.
+
+Those that are made for every request are named tuples, which cost a third of a frozen dataclass.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 JsonObject = dict[str, Any]
 Endpoint = Literal["chat", "completions", "embeddings", "passthrough"]
 Tier = Literal["exploratory", "standard", "deep"]
 
 CAPABILITIES = frozenset({"tools", "vision", "reasoning", "json", "audio", "embeddings", "rerank", "speech", "prefill"})
+_NO_HEADERS: Mapping[str, str] = {}
 TIERS: tuple[Tier, ...] = ("exploratory", "standard", "deep")
 
 
@@ -95,16 +99,14 @@ class Call:
     raw_headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A candidate that will be asked, and why it stands where it stands."""
 
     candidate: Candidate
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Dropped:
+class Dropped(NamedTuple):
     """A candidate that will not be asked, and why; `retry_after_s` from now it may be, where that is known."""
 
     candidate: Candidate
@@ -112,8 +114,7 @@ class Dropped:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The ordered candidates for a call, each kept or dropped with its reason."""
 
     asked: str
@@ -123,8 +124,7 @@ class Plan:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens of one answer; `estimated` when the source did not count them itself."""
 
     prompt_tokens: int = 0
@@ -133,18 +133,16 @@ class Usage:
     estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole answer. `body` is the decoded JSON, or None for a pass-through reply, whose bytes are in `raw`."""
 
     body: Any
     raw: bytes = b""
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NO_HEADERS
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try of one candidate, as it stands in the trail, the log and the error body. Times in seconds."""
 
     model: str

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from llmproxy.core.contract import Source, Stream
 from llmproxy.core.errors import ConnectionLost, TimedOut
-from llmproxy.core.types import Attempt, Call, Candidate, Reply, Usage
+from llmproxy.core.types import Attempt, Call, Candidate, Kept, Reply, Usage
 from llmproxy.gateway.judge import check_reply
 from llmproxy.gateway.patience import Patience
 from llmproxy.gateway.relay import RawRelay, Relay, read_usage
@@ -23,8 +23,7 @@ class Waits:
     deadline_s: float = 90.0
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What the client is told before the first byte of a stream: who answers, why, and after which attempts."""
 
     candidate: Candidate
@@ -35,30 +34,50 @@ class Head:
 
 
 class Client(Protocol):
-    """The receiving end of a stream. `open` is called once, before the first `write`; that is the commit."""
+    """The receiving end of a stream. `open` is called once, before anything else; that is the commit."""
 
     async def open(self, head: Head) -> None: ...
 
     async def write(self, data: bytes) -> None: ...
 
+    async def finish(self, data: bytes) -> None:
+        """The last bytes: nothing is written after them."""
+        ...
 
-@dataclass(slots=True)
+
 class Exchange:
-    """One call with one client over all its attempts; `head` is that of the attempt in progress."""
+    """One call with one client over all its attempts; `kept` is the candidate whose turn it is."""
 
-    call: Call
-    client: Client
-    relay: Relay | RawRelay
-    head: Head
-    opened: bool = False
-    attempts: list[Attempt] = field(default_factory=list)
+    __slots__ = ("attempts", "call", "client", "committed", "content_type", "kept", "raw", "relay", "status", "streams")
+
+    def __init__(self, call: Call, client: Client, kept: Kept) -> None:
+        self.call = call
+        self.client = client
+        self.kept = kept
+        self.raw = call.endpoint == "passthrough"
+        self.streams = call.stream or self.raw
+        self.relay = RawRelay() if self.raw else Relay(call) if self.streams else None
+        self.attempts: list[Attempt] = []
+        self.committed = False
+        self.status = 200
+        self.content_type = "text/event-stream; charset=utf-8"
 
     async def write(self, data: bytes) -> None:
-        if not self.opened:
-            self.opened = True
-            await self.client.open(self.head)
-        if data:
-            await self.client.write(data)
+        """Send bytes to the client; the first time is the commit, and tells it who answers."""
+        if not self.committed:
+            await self._commit()
+        await self.client.write(data)
+
+    async def finish(self, data: bytes) -> None:
+        """Send the last bytes."""
+        if not self.committed:
+            await self._commit()
+        await self.client.finish(data)
+
+    async def _commit(self) -> None:
+        self.committed = True
+        head = Head(self.kept.candidate, self.kept.reason, tuple(self.attempts), self.status, self.content_type)
+        await self.client.open(head)
 
 
 async def whole(source: Source, candidate: Candidate, call: Call, waits: Waits, budget_s: float) -> tuple[Reply, Usage]:
@@ -80,12 +99,14 @@ async def whole(source: Source, candidate: Candidate, call: Call, waits: Waits, 
 async def streamed(source: Source, candidate: Candidate, exchange: Exchange, waits: Waits, budget_s: float) -> Usage:
     """The answer piece by piece into `exchange`; returns when all of it was written. Raises an `AttemptError`."""
     relay = exchange.relay
+    assert relay is not None
     # A local model may still be loading; nobody but the deadline hurries it.
     first_s = budget_s if candidate.model.local else min(waits.first_token_s, budget_s)
     for last_chance in (False, True):
         relay.begin(candidate.model.name)
+        last = b""
         try:
-            await _pump(source, candidate, exchange, first_s, waits.stall_s)
+            last = await _pump(source, candidate, exchange, first_s, waits.stall_s)
         except ConnectionLost as lost:
             if lost.sent_nothing and not last_chance:
                 continue
@@ -95,7 +116,7 @@ async def streamed(source: Source, candidate: Candidate, exchange: Exchange, wai
             if not relay.finished:
                 raise
         break
-    await exchange.write(relay.end())
+    await exchange.finish(last + relay.end())
     return relay.usage or Usage(estimated=True)
 
 
@@ -104,20 +125,22 @@ async def _send(source: Source, candidate: Candidate, call: Call, limit_s: float
         return await source.send(call, candidate)
 
 
-async def _pump(source: Source, candidate: Candidate, exchange: Exchange, first_s: float, stall_s: float) -> None:
+async def _pump(source: Source, candidate: Candidate, exchange: Exchange, first_s: float, stall_s: float) -> bytes:
+    """Relay until the stream says that it is done, or ends; what came with the end is left to be sent with it."""
     relay = exchange.relay
+    assert relay is not None
     stream: Stream
     async with Patience(first_s, "first_token") as patience, source.stream(exchange.call, candidate) as stream:
-        if isinstance(relay, RawRelay):
-            content_type = stream.headers.get("content-type", "application/octet-stream")
-            head = exchange.head
-            exchange.head = Head(head.candidate, head.reason, head.attempts, stream.status, content_type)
+        if exchange.raw:
+            exchange.status = stream.status
+            exchange.content_type = stream.headers.get("content-type", "application/octet-stream")
         async for data in stream:
             out = relay.feed(data)
+            if relay.done:
+                return out
             if out:
                 patience.pause()
                 await exchange.write(out)
             if relay.spoke:
                 patience.phase(stall_s, "stall")
-            if relay.done:
-                return
+    return b""

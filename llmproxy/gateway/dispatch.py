@@ -11,6 +11,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -24,9 +25,8 @@ from llmproxy.core.errors import (
     Refused,
 )
 from llmproxy.core.types import Attempt, Call, Candidate, Kept, Plan, Reply, Usage
-from llmproxy.gateway.attempt import Client, Exchange, Head, Waits, streamed, whole
+from llmproxy.gateway.attempt import Client, Exchange, Waits, streamed, whole
 from llmproxy.gateway.metrics import Metrics
-from llmproxy.gateway.relay import RawRelay, Relay
 from llmproxy.gateway.verdict import nobody, of_failures, same_refusal
 from llmproxy.routing.catalog import Catalog
 from llmproxy.routing.health import Health
@@ -36,8 +36,7 @@ from llmproxy.routing.planner import plan
 _FIRST_SHARE = 0.6
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Who answered, why, after which attempts; `reply` is None when the answer went out as a stream."""
 
     candidate: Candidate
@@ -88,8 +87,7 @@ class Dispatcher:
         made = self.plan(call)
         if not made.kept:
             raise nobody(made)
-        relay = RawRelay() if call.endpoint == "passthrough" else Relay(call)
-        exchange = Exchange(call, client, relay, Head(made.kept[0].candidate, made.reason, ()))
+        exchange = Exchange(call, client, made.kept[0])
         failures: list[AttemptError] = []
         tried: list[Candidate] = []
         for kept in _worth_trying(made.kept, tried, failures):
@@ -103,7 +101,7 @@ class Dispatcher:
                 tried.append(kept.candidate)
                 failures.append(error)
                 self._note(kept.candidate, error, exchange, loop.time() - now)
-                if relay.committed:
+                if exchange.committed:
                     await self._break_off(exchange, error)
                     raise self._failed(error, exchange) from error
                 if isinstance(error, Refused) and error.kind in ("invalid", "content_filter"):
@@ -115,13 +113,13 @@ class Dispatcher:
     async def _attempt(self, kept: Kept, exchange: Exchange, waits: Waits, budget_s: float) -> Answer:
         loop = asyncio.get_running_loop()
         candidate, started = kept.candidate, loop.time()
-        exchange.head = Head(candidate, kept.reason, tuple(exchange.attempts))
+        exchange.kept = kept
         source = self.sources.get(candidate.model.source)
         if source is None:
             raise ConnectFailed(f"the source {candidate.model.source} was removed from the configuration")
         reply = None
         try:
-            if exchange.call.stream or exchange.call.endpoint == "passthrough":
+            if exchange.streams:
                 usage = await streamed(source, candidate, exchange, waits, budget_s)
             else:
                 reply, usage = await whole(source, candidate, exchange.call, waits, budget_s)
@@ -154,9 +152,9 @@ class Dispatcher:
 
     async def _break_off(self, exchange: Exchange, error: AttemptError) -> None:
         """The client has part of an answer that nobody can finish: tell it so, in the stream."""
-        if isinstance(exchange.relay, Relay):
+        if not exchange.raw:
             body = {"message": error.message, "type": "api_error", "param": None, "code": error.outcome}
-            await exchange.write(sse.event(orjson.dumps({"error": body})))
+            await exchange.finish(sse.event(orjson.dumps({"error": body})))
 
     @staticmethod
     def _failed(error: LlmproxyError, exchange: Exchange) -> LlmproxyError:

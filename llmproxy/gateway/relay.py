@@ -45,7 +45,6 @@ class Relay:
         self._wanted = call.body.get("n") or 1
         self.id = ""
         self.created = 0
-        self.committed = False
         self.usage: Usage | None = None
         self.begin("")
 
@@ -80,7 +79,7 @@ class Relay:
         block = self._splitter.feed(data)
         if not block:
             return b""
-        out = self._fast(block) if self._lane is not None else self._parse(block)
+        out = self._events(block)
         if not out:
             return b""
         if self._forced is not None or not self._spoke:
@@ -90,14 +89,13 @@ class Relay:
             self._held.append(out)
             out = b"".join(self._held)
             self._held.clear()
-        self.committed = True
         return out
 
     def end(self) -> bytes:
         """The last bytes for the client; raises when the stream was no whole answer, or not the forced one."""
         rest = self._splitter.rest
         if rest and not self.done:
-            self._held.append(self._parse(rest))
+            self._held.append(self._events(rest))
         if not self.finished:
             raise Truncated(f"the stream ended without a finish reason ({len(self._finished)} of {self._wanted})")
         if not self._spoke and not any(reason in HONEST_ENDS for reason in self._finished.values()):
@@ -111,20 +109,35 @@ class Relay:
         self._held.append(sse.DONE)
         out = b"".join(self._held)
         self._held.clear()
-        self.committed = True
         return out
+
+    # -- the fast lane --------------------------------------------------------------------------------------------
+
+    def _events(self, block: bytes) -> bytes:
+        """A block of whole events, each in the fastest lane that it fits."""
+        if b"\r" in block:
+            return b"".join([self._parse_event(event) for event in sse.split(block)])
+        out: list[bytes] = []
+        for raw in block.split(b"\n\n"):
+            lane = self._lane
+            text = lane.text(raw) if lane is not None else None
+            if lane is not None and text is not None:
+                self._texts.append(text)
+                out += (lane.out_head, text, lane.out_tail)
+            elif raw:
+                out.append(self._parse_event(sse.parse_event(raw)))
+        return b"".join(out)
 
     # -- the parsed lane ------------------------------------------------------------------------------------------
 
-    def _parse(self, block: bytes) -> bytes:
-        return b"".join([self._parse_event(event) for event in sse.split(block)])
-
     def _parse_event(self, event: sse.Event) -> bytes:
+        if event.data is None:
+            return b""
         if event.done:
             self.done = True
             return b""
         try:
-            chunk = orjson.loads(event.data or b"")
+            chunk = orjson.loads(event.data)
         except orjson.JSONDecodeError:
             self.skipped += 1
             return b""
@@ -135,7 +148,7 @@ class Relay:
             return b""
         if chunk.get("error") or event.event == b"error":
             raise error_in_body(chunk, now=time.time())
-        return self._chunk(chunk, event.data or b"")
+        return self._chunk(chunk, event.data)
 
     def _chunk(self, chunk: JsonObject, raw: bytes) -> bytes:
         if not self.id:
@@ -191,21 +204,6 @@ class Relay:
         usage = {"usage": None} if self._call.include_usage else {}
         head = {"id": self.id, "object": self._object, "created": self.created, "model": self._model}
         return b"data: " + orjson.dumps({**head, **usage, **chunk}) + b"\n\n"
-
-    # -- the fast lane --------------------------------------------------------------------------------------------
-
-    def _fast(self, block: bytes) -> bytes:
-        lane = self._lane
-        assert lane is not None
-        out: list[bytes] = []
-        for event in block.split(b"\n\n"):
-            text = lane.text(event)
-            if text is not None:
-                self._texts.append(text)
-                out += (lane.out_head, text, lane.out_tail)
-            elif event:
-                out.append(self._parse(event))
-        return b"".join(out)
 
     # -- usage ----------------------------------------------------------------------------------------------------
 
@@ -367,16 +365,11 @@ class RawRelay:
     spoke = True
     usage: Usage | None = None
 
-    def __init__(self) -> None:
-        self.committed = False
-
     def begin(self, model: str) -> None:
         pass
 
     def feed(self, data: bytes) -> bytes:
-        self.committed = self.committed or bool(data)
         return data
 
     def end(self) -> bytes:
-        self.committed = True
         return b""

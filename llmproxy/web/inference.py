@@ -60,12 +60,9 @@ async def answer(request: web.Request, call: Call) -> web.StreamResponse:
         assert client.response is not None
         if call.endpoint == "passthrough":
             client.abort()
-        else:
-            await client.response.write_eof()
         return client.response
     current.answer = found
     if client.response is not None:
-        await client.response.write_eof()
         return client.response
     assert found.reply is not None
     headers = answer_headers(found.candidate.model.name, found.reason, len(found.attempts), trail(found.attempts))

@@ -38,8 +38,7 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
     given = request.headers.get("x-request-id", "")
     current = request[TRACE] = Trace(given if given and _GOOD_ID.fullmatch(given) else new_id())
     status = 499
-    services.in_flight += 1
-    services.metrics.in_flight.inc()
+    services.metrics.in_flight += 1
     try:
         response = await _enveloped(request, handler)
         status = response.status
@@ -49,8 +48,7 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
     except asyncio.CancelledError:
         raise
     finally:
-        services.in_flight -= 1
-        services.metrics.in_flight.dec()
+        services.metrics.in_flight -= 1
         _tell(services, request, current, status, time.perf_counter() - started_s)
 
 
@@ -111,6 +109,8 @@ def _tell(services: Services, request: web.Request, current: Trace, status: int,
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "unmatched"
     services.metrics.request(route, status)
+    if not services.log_request.enabled:
+        return
     line: dict[str, object] = {
         "event": "request",
         "id": current.id,

@@ -15,6 +15,7 @@ from llmproxy.core.types import Attempt, Call
 from llmproxy.gateway.dispatch import Answer, Dispatcher
 from llmproxy.gateway.inventory import Inventory
 from llmproxy.gateway.metrics import Metrics
+from llmproxy.logs import RequestLog
 
 
 @dataclass(slots=True)
@@ -25,10 +26,9 @@ class Services:
     dispatcher: Dispatcher
     inventory: Inventory
     metrics: Metrics
-    log_request: Callable[[dict[str, object]], None]
+    log_request: RequestLog
     missing: Callable[[], dict[str, str]]
     draining: bool = False
-    in_flight: int = 0
     started_s: float = field(default_factory=time.time)
 
 

@@ -42,6 +42,14 @@ class StreamClient:
         except ConnectionResetError as error:
             raise ClientGone("the client closed the connection") from error
 
+    async def finish(self, data: bytes) -> None:
+        """Send the last bytes and the end of the response in one go."""
+        assert self.response is not None
+        try:
+            await self.response.write_eof(data)
+        except ConnectionResetError as error:
+            raise ClientGone("the client closed the connection") from error
+
     def abort(self) -> None:
         """Break the connection off, so that the client cannot take what it has for the whole."""
         if self._request.transport is not None:

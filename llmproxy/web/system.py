@@ -20,7 +20,7 @@ async def health(request: web.Request) -> web.Response:
             "version": __version__,
             "uptime_s": round(time.time() - services.started_s, 1),
             "models": len(services.inventory.catalog.models),
-            "in_flight": services.in_flight,
+            "in_flight": services.metrics.in_flight,
         }
     )
 
