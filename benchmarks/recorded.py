@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,7 @@ import openai
 from openai.resources.chat.completions import AsyncCompletions
 from openai.types.chat import ChatCompletion
 
-from benchmarks.recordings import STREAM_VARIANTS, Exchange, JsonObject, Upstream, load, to_stored
+from benchmarks.recordings import STREAM_VARIANTS, Exchange, JsonObject, Upstream, load, store
 
 ROOT = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S = 60.0
@@ -41,6 +42,10 @@ CONCURRENCY = 4
 KEPT_VARIABLES = ("PATH", "LANG", "PYTHONPATH", "VIRTUAL_ENV", "SYSTEMROOT")
 MESSAGE_KEYS = ("message", "detail", "title", "error", "raw")
 ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "usage"})
+# Random characters that hide the length of a piece: they belong to the piece, and mean nothing.
+PADDING = frozenset({"p", "obfuscation"})
+# What a tool call may gain on its way, where the provider left it out.
+REPAIRED = ("id", "type")
 # Statuses that are the client's own fault: they reach it unchanged.
 RELAYED = frozenset({400, 413, 422})
 Verdict = Literal["equal", "different", "judged"]
@@ -57,6 +62,7 @@ class Failure:
     status: int | None
     body: Any
     text: str
+    retry_after: str | None = None
 
 
 @dataclass(slots=True)
@@ -84,18 +90,28 @@ class Seen:
         return [delta for delta in said if delta.keys() - {"index"}]
 
     @property
-    def extras(self) -> list[JsonObject]:
-        """Fields beside the choices that OpenAI does not know, chunk by chunk."""
-        found = ({key: chunk[key] for key in chunk.keys() - ENVELOPE if chunk[key] is not None} for chunk in self.chunks)
-        return [extra for extra in found if extra]
-
-    @property
     def messages(self) -> dict[int, JsonObject]:
         """The choices put together again: texts joined, tool calls by number, lists lengthened."""
         whole: dict[int, JsonObject] = {}
         for delta in self.deltas:
             _grow(whole.setdefault(delta["index"], {}), {key: delta[key] for key in delta.keys() - {"index"}})
-        return whole
+        return {index: _thought_apart(message) for index, message in whole.items()}
+
+    def texts(self, key: str) -> list[str]:
+        """The pieces in which a text came. White space before the first word goes with it: `<think>` may follow."""
+        pieces: list[str] = []
+        for piece in (delta[key] for delta in self.deltas if isinstance(delta.get(key), str)):
+            if pieces and not pieces[-1].strip() and len(pieces) == 1:
+                pieces[-1] += piece
+            else:
+                pieces.append(piece)
+        return pieces
+
+    def extras(self, *, usage: bool) -> list[str]:
+        """Fields beside the choices, each value once; a chunk for usage alone counts only where usage is wanted."""
+        told = (chunk for chunk in self.chunks if usage or chunk.get("choices") or not chunk.get("usage"))
+        found = ({key: chunk[key]} for chunk in told for key in sorted(chunk.keys() - ENVELOPE - PADDING))
+        return list(dict.fromkeys(json.dumps(extra, default=str) for extra in found if None not in extra.values()))
 
 
 class _CallNumbers:
@@ -107,6 +123,7 @@ class _CallNumbers:
         self._last = -1
 
     def of(self, fragment: JsonObject) -> int:
+        """The number of the call that `fragment` belongs to."""
         given, call_id = fragment.get("index"), fragment.get("id")
         if call_id and call_id in self._ids:
             return self._ids[call_id]
@@ -120,12 +137,37 @@ class _CallNumbers:
 
 def _spoken(choice: JsonObject, numbers: _CallNumbers) -> JsonObject:
     """A choice of a chunk without its role and without what is empty; `delta` is spread out."""
-    flat = {key: value for key, value in choice.items() if key != "delta"} | (choice.get("delta") or {})
+    flat = {key: value for key, value in choice.items() if key != "delta"} | _plain(choice.get("delta") or {})
     flat.pop("role", None)
     if flat.get("tool_calls"):
         flat["tool_calls"] = [{**call, "index": numbers.of(call)} for call in flat["tool_calls"]]
     said = {key: value for key, value in flat.items() if value not in (None, "", [], {}) and key != "index"}
     return {"index": choice.get("index") or 0, **said}
+
+
+def _plain(message: JsonObject) -> JsonObject:
+    """A message or delta in OpenAI's terms: text as a string, and reasoning also where most clients look for it."""
+    content, plain = message.get("content"), dict(message)
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(content, dict):  # Cloudflare decodes the JSON that was asked for
+        plain["content"] = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    elif isinstance(content, list):  # Mistral's thinking comes as parts
+        plain["content"] = "".join(part.get("text") or "" for part in content if part.get("type") == "text")
+        inner = (part["thinking"] for part in content if part.get("type") == "thinking")
+        thought = thought or "".join(one.get("text") or "" for parts in inner for one in parts)
+    if isinstance(thought, str) and thought:
+        plain["reasoning_content"] = thought
+    return plain
+
+
+def _thought_apart(message: JsonObject) -> JsonObject:
+    """A whole message whose `<think>` part, if its text begins with one, is told as reasoning."""
+    content = message.get("content")
+    if not isinstance(content, str) or not content.lstrip().startswith("<think>"):
+        return message
+    thought, _, answer = content.lstrip().removeprefix("<think>").partition("</think>")
+    told = {**message, "reasoning_content": thought.strip(), "content": answer.lstrip()}
+    return {key: value for key, value in told.items() if value or key in message}
 
 
 def _grow(whole: JsonObject, part: JsonObject) -> None:
@@ -170,10 +212,14 @@ async def ask(client: openai.AsyncOpenAI, exchange: Exchange, model: str, *, usa
                 seen.chunks.append(_dump(chunk))
         else:
             seen.answer = _dump(answer)
+    except openai.APIStatusError as error:
+        headers = error.response.headers
+        seen.failure = Failure(
+            type(error).__name__, error.status_code, error.body, str(error), headers.get("retry-after")
+        )
     except openai.APIError as error:
-        status = error.status_code if isinstance(error, openai.APIStatusError) else None
         text = f"{error} {error.__cause__ or ''}".strip()
-        seen.failure = Failure(type(error).__name__, status, error.body, text)
+        seen.failure = Failure(type(error).__name__, None, error.body, text)
     return seen
 
 
@@ -205,11 +251,11 @@ def compare(exchange: Exchange, direct: Seen, proxied: Seen, *, usage: bool) -> 
         return "different", [f"{direct.failure.kind} became an answer"]
     found: list[str] = []
     if direct.failure is not None and proxied.failure is not None:
-        found += _failures(direct.failure, proxied.failure)
-    if exchange.streamed:
+        found += _failures(direct, proxied)
+    elif exchange.streamed:
         found += _streams(direct, proxied, usage=usage)
     elif direct.answer is not None and proxied.answer is not None:
-        found += _unlike(_without_model(direct.answer), _without_model(proxied.answer), "")
+        found += _unlike(_whole(direct.answer), _whole(proxied.answer), "")
     return ("different", found) if found else ("equal", [])
 
 
@@ -221,18 +267,28 @@ def _judged(failure: Failure, exchange: Exchange) -> tuple[Verdict, list[str]]:
     return "judged", [f"{attempts[-1]['outcome']}: {attempts[-1]['reason']}"]
 
 
-def _failures(direct: Failure, proxied: Failure) -> Iterator[str]:
+def _failures(seen_directly: Seen, seen_proxied: Seen) -> Iterator[str]:
+    direct, proxied = seen_directly.failure, seen_proxied.failure
+    assert direct is not None
+    assert proxied is not None
     if direct.status is None:
-        return  # both broke in the middle of a stream
+        # The stream broke in the middle. The proxy may keep back what came before, but may not invent anything.
+        for key in ("content", "reasoning_content"):
+            said, told = "".join(seen_directly.texts(key)), "".join(seen_proxied.texts(key))
+            if not said.startswith(told):
+                yield f"{key}: {_short(said)} became {_short(told)}"
+        return
     body = proxied.body if isinstance(proxied.body, dict) else {}
     expected = _expected(direct, str(body.get("code")))
     if (proxied.kind, proxied.status) != expected:
         yield f"{direct.kind} {direct.status} became {proxied.kind} {proxied.status}: {proxied.text[:200]}"
     if not body.get("attempts"):
         yield "the error tells no attempts"
-    said, told = list(_texts(direct.body)), " ".join(str(body.get("message")).split())
-    if said and not (told in said if direct.status in RELAYED else any(text in told for text in said)):
-        yield f"the message {said[0]!r} became {told!r}"
+    if proxied.status == 429 and direct.retry_after and float(proxied.retry_after or 0) < float(direct.retry_after):
+        yield f"Retry-After: {direct.retry_after} became {proxied.retry_after}"
+    texts, message = list(_texts(direct.body)), " ".join(str(body.get("message")).split())
+    if texts and not (message in texts if direct.status in RELAYED else any(text in message for text in texts)):
+        yield f"the message {texts[0]!r} became {message!r}"
 
 
 def _expected(direct: Failure, code: str) -> tuple[str, int | None]:
@@ -261,15 +317,32 @@ def _texts(body: Any) -> Iterator[str]:
 def _streams(direct: Seen, proxied: Seen, *, usage: bool) -> Iterator[str]:
     if direct.chunks and proxied.chunks:
         yield from _heads(direct.chunks[0], proxied.chunks)
-    if direct.deltas != proxied.deltas:
-        unlike = list(_unlike(direct.messages, proxied.messages, ""))
-        yield from unlike or _first_unlike(direct.deltas, proxied.deltas)
-    if direct.extras != proxied.extras:
-        yield from _first_unlike(direct.extras, proxied.extras)
+    ours, theirs = direct.messages, proxied.messages
+    unlike = list(_unlike(ours, _unrepaired(ours, theirs), ""))
+    yield from unlike
+    if not unlike:
+        for key in ("content", "reasoning_content"):
+            if not any("<think>" in text for text in direct.texts("content")):
+                yield from (f"{key}: {note}" for note in _first_unlike(direct.texts(key), proxied.texts(key)))
+    told = proxied.extras(usage=usage)
+    yield from (f"lost: {extra[:160]}" for extra in direct.extras(usage=usage) if extra not in told)
     if usage and direct.usage is not None:
         yield from _unlike(direct.usage, proxied.usage, "usage")
     elif not usage and proxied.usage is not None:
         yield "usage came though nobody asked for it"
+
+
+def _unrepaired(ours: dict[int, JsonObject], theirs: dict[int, JsonObject]) -> dict[int, JsonObject]:
+    """Messages without what their tool calls gained: an id, a type."""
+    plain: dict[int, JsonObject] = {}
+    for index, message in theirs.items():
+        given = ours.get(index, {}).get("tool_calls") or {}
+        calls = {
+            number: {key: call[key] for key in call if key not in REPAIRED or key in given.get(number, {})}
+            for number, call in (message.get("tool_calls") or {}).items()
+        }
+        plain[index] = {**message, "tool_calls": calls} if calls else message
+    return plain
 
 
 def _heads(first: JsonObject, chunks: Sequence[JsonObject]) -> Iterator[str]:
@@ -308,18 +381,33 @@ def _short(value: Any) -> str:
     return text if len(text) <= 160 else f"{text[:120]}…{text[-30:]}"
 
 
-def _without_model(answer: JsonObject) -> JsonObject:
-    return {key: value for key, value in answer.items() if key != "model"}
+def _whole(answer: JsonObject) -> JsonObject:
+    """A reply without the name of who answered, its messages in OpenAI's terms."""
+    told = {key: value for key, value in answer.items() if key != "model"}
+    if isinstance(told.get("choices"), list):
+        told["choices"] = [
+            {**choice, "message": _thought_apart(_plain(choice["message"]))} if choice.get("message") else choice
+            for choice in told["choices"]
+        ]
+    return told
 
 
 def _requests(direct: JsonObject | None, proxied: JsonObject | None) -> list[str]:
     """Whether the upstream was asked the same thing; the proxy asks for usage on its own account."""
     if direct is None or proxied is None:
         return []
-    ours, theirs = ({k: v for k, v in body.items() if k not in ("model", "stream_options")} for body in (direct, proxied))
-    if not ours.get("stream"):
-        ours.pop("stream", None)
+    ours, theirs = _asked(direct), _asked(proxied)
     return [f"request: {text}" for text in _unlike(ours, theirs, "")]
+
+
+def _asked(request: JsonObject) -> JsonObject:
+    """A request without what may change: `stream: false` says nothing, and `any` is Mistral's word for `required`."""
+    asked = {key: value for key, value in request.items() if key not in ("model", "stream_options")}
+    if not asked.get("stream"):
+        asked.pop("stream", None)
+    if asked.get("tool_choice") == "any":
+        asked["tool_choice"] = "required"
+    return asked
 
 
 # -- running ------------------------------------------------------------------------------------------------------
@@ -352,6 +440,8 @@ class Replay:
         options = exchange.request.get("stream_options") or {}
         variants = STREAM_VARIANTS if exchange.streamed and exchange.status == 200 else ("whole",)
         direct = await ask(direct_client, exchange, "whole")
+        if direct.failure is not None and direct.failure.kind == "APIConnectionError":
+            raise SystemExit(f"{exchange.origin}: the recording could not be played: {direct.failure.text}")
         sent = self._upstream.received.get((key, "whole"))
         verdicts: set[Verdict] = set()
         notes: dict[str, list[str]] = {}
@@ -370,59 +460,53 @@ class Replay:
 
 
 async def replay(exchanges: Sequence[Exchange], told: Callable[[Result], None] = lambda _: None) -> Report:
-    """Replay all exchanges, a few at a time. Each has a provider of its own, so that no refusal is held against others."""
+    """Replay all exchanges, a few at a time. Each has a provider of its own: no refusal is held against others."""
     keyed = {f"{exchange.provider}-{number}": exchange for number, exchange in enumerate(exchanges)}
     results: dict[str, Result] = {}
     waiting = iter(keyed.items())
     upstream = Upstream(keyed)
-    async with upstream.running(), serving(upstream.url, list(keyed)) as (url, log):
-        async with openai.AsyncOpenAI(api_key="recorded", base_url=url, max_retries=0, timeout=60) as client:
-            one = Replay(upstream, url, client)
+    async with upstream.running():
+        with serving(upstream.url, list(keyed)) as (url, log):
+            async with openai.AsyncOpenAI(api_key="recorded", base_url=url, max_retries=0, timeout=60) as client:
+                one = Replay(upstream, url, client)
 
-            async def work() -> None:
-                for key, exchange in waiting:
-                    results[key] = await one.examine(key, exchange)
-                    told(results[key])
+                async def work() -> None:
+                    for key, exchange in waiting:
+                        results[key] = await one.examine(key, exchange)
+                        told(results[key])
 
-            await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
-        written = log()
-    return Report([results[key] for key in keyed], written)
+                await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
+            return Report([results[key] for key in keyed], log())
 
 
-@asynccontextmanager
-async def serving(upstream_url: str, keys: Sequence[str]) -> AsyncIterator[tuple[str, Callable[[], str]]]:
+@contextmanager
+def serving(upstream_url: str, keys: Sequence[str]) -> Iterator[tuple[str, Callable[[], str]]]:
     """A real server with one provider a key: its URL, and a function that reads what it has logged so far."""
     providers = {key: {"base_url": f"{upstream_url}/{key}/v1", "api_key": "recorded"} for key in keys}
     with tempfile.TemporaryDirectory() as home:
         config, out, log = Path(home, "config.json"), Path(home, "out"), Path(home, "log")
         config.write_text(json.dumps({"server": {"log_level": "WARNING"}, "providers": providers}))
         config.chmod(0o600)
-        environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-        command = ("-m", "llmproxy", "serve", "--config", str(config), "--no-local", "--port", "0")
+        kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        environment = {**kept, "HOME": home, "XDG_CACHE_HOME": home}
+        command = [sys.executable, "-m", "llmproxy", "serve", "--config", str(config), "--no-local", "--port", "0"]
         with out.open("wb") as stdout, log.open("wb") as stderr:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, cwd=ROOT, env={**environment, "HOME": home, "XDG_CACHE_HOME": home},
-                stdout=stdout, stderr=stderr,
-            )  # fmt: skip
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stdout, stderr=stderr)
         try:
-            yield await _announced(process, out, log), log.read_text
+            yield _announced(process, out, log), log.read_text
         finally:
-            if process.returncode is not None:
-                print(f"llmproxy ended by itself with {process.returncode}", file=sys.stderr)
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-            await process.wait()
+            process.terminate()
+            process.wait()
 
 
-async def _announced(process: asyncio.subprocess.Process, out: Path, log: Path) -> str:
+def _announced(process: subprocess.Popen[bytes], out: Path, log: Path) -> str:
     """The URL in the server's first line; raises `SystemExit` with its log when it ends or says nothing."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(START_TIMEOUT_S):
-            while process.returncode is None:
-                first, newline, _ = out.read_text().partition("\n")
-                if newline:
-                    return first.partition("listens on ")[2].split()[0]
-                await asyncio.sleep(POLL_S)
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline_s:
+        first, newline, _ = out.read_text().partition("\n")
+        if newline:
+            return first.partition("listens on ")[2].split()[0]
+        time.sleep(POLL_S)
     raise SystemExit(f"llmproxy did not start:\n{log.read_text()}")
 
 
@@ -434,7 +518,7 @@ def table(results: Sequence[Result], skipped: Mapping[str, Counter[str]]) -> str
     lines = ["| provider | exchanges | equal | judged | different | not replayed |", "|---|--:|--:|--:|--:|---|"]
     total: Counter[str] = Counter()
     for provider in sorted({result.provider for result in results} | skipped.keys()):
-        count = Counter(result.verdict for result in results if result.provider == provider)
+        count: Counter[str] = Counter(result.verdict for result in results if result.provider == provider)
         total += count
         left_out = ", ".join(f"{number} {reason}" for reason, number in skipped.get(provider, Counter()).most_common())
         lines.append(_row(provider, count, left_out))
@@ -442,8 +526,8 @@ def table(results: Sequence[Result], skipped: Mapping[str, Counter[str]]) -> str
     return "\n".join(lines)
 
 
-def _row(name: str, count: Counter[str], left_out: str) -> str:
-    cells = (name, count.total(), count["equal"], count["judged"], count["different"], left_out)
+def _row(name: str, count: Mapping[str, int], left_out: str) -> str:
+    cells = (name, sum(count.values()), count["equal"], count["judged"], count["different"], left_out)
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -455,17 +539,21 @@ def main() -> None:
     """Replay, print the table and each difference, and exit 1 when there is one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--only", default="*", metavar="GLOB")
+    parser.add_argument("--only", action="append", metavar="GLOB", help="of provider/file#number; may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--store", type=Path, metavar="FOLDER", help="write the chosen exchanges as compact JSON, and end")
+    parser.add_argument("--store", type=Path, metavar="FOLDER", help="write the chosen exchanges there, and end")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     found = load(options.data)
-    chosen = [exchange for exchange in found.exchanges if fnmatch(exchange.origin, options.only)]
+    globs = options.only or ["*"]
+    chosen = [one for one in found.exchanges if any(fnmatchcase(one.origin, glob) for glob in globs)]
     if not chosen:
-        raise SystemExit(f"no recording below {options.data} fits {options.only}")
+        raise SystemExit(f"no recording below {options.data} fits {' or '.join(globs)}")
+    if options.store:
+        store(chosen, options.store, options.data.parent / "MANIFEST.md")
+        return
     report = asyncio.run(replay(chosen, _tell if options.verbose else lambda _: None))
-    print(table(report.results, found.skipped if options.only == "*" else {}))
+    print(table(report.results, {} if options.only else found.skipped))
     for verdict in ("judged", "different"):
         for result in report.results:
             if result.verdict == verdict:

@@ -8,13 +8,15 @@ Forms that are read: vcrpy cassettes (bodies as text, as gzip bytes, or decoded 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gzip
+import itertools
 import json
 import random
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,19 @@ _DROPPED_HEADERS = re.compile(
 )
 _KEPT_WHEN_STORED = re.compile(r"content-type|retry-after(-ms)?|x-should-retry|x-ratelimit-.*|ratelimit.*")
 _ASK: JsonObject = {"messages": [{"role": "user", "content": "(the request was not recorded)"}]}
+PERMISSIVE = ("MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause")
+_README = """# Recorded exchanges with providers
+
+Each file is one exchange of a public test suite, taken from a recording there: the request, the status, the headers
+that matter (`content-type`, `retry-after`, rate limits) and the body as text. `origin` names the recording in the data
+folder of `benchmarks.recorded` and the place of the exchange in it. Bodies that came compressed are stored decoded;
+keys, accounts and cookies were taken out. `asked: false` marks a request that was not recorded and is a stand-in.
+Written by `python -m benchmarks.recorded --store`; played by `tests/recorded`.
+
+The contents belong to the projects below, under the licence of each.
+
+{table}
+"""
 _SECRETS = (
     (re.compile(r"\b(sk|gsk|xai|hf|csk|key)[-_][A-Za-z0-9_-]{16,}"), r"\1-scrubbed"),
     (re.compile(r"\borg_[a-z0-9]{16,}"), "org_scrubbed"),
@@ -101,14 +116,18 @@ def load(folder: Path) -> Recordings:
 class _Loader(yaml.CSafeLoader):
     """YAML as Ruby writes it too: `!binary` is its spelling of `!!binary`."""
 
+    def binary(self, node: yaml.ScalarNode) -> bytes:
+        """The bytes of a base64 scalar."""
+        return base64.b64decode(str(self.construct_scalar(node)))
 
-_Loader.add_constructor("!binary", yaml.SafeLoader.construct_yaml_binary)
+
+_Loader.add_constructor("!binary", _Loader.binary)
 
 
 def _read_cassette(path: Path, name: str, found: Recordings) -> None:
     provider = name.partition("/")[0]
     with path.open(encoding="utf-8") as file:
-        cassette = yaml.load(file, _Loader)  # noqa: S506  a safe loader with one more tag
+        cassette = yaml.load(file, _Loader)
     for number, one in enumerate(cassette.get("interactions") or cassette.get("http_interactions") or ()):
         request, response = one["request"], one["response"]
         url = urlsplit(request["uri"])
@@ -199,6 +218,32 @@ def read_stored(path: Path) -> Exchange:
     return Exchange(**{**one, "body": one["body"].encode()})
 
 
+def origins(manifest: Path) -> dict[str, tuple[str, str]]:
+    """Where each file of a data folder is from, and its licence, as the table of its MANIFEST says."""
+    found: dict[str, tuple[str, str]] = {}
+    for line in manifest.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if len(cells) > 2 and cells[1].startswith("github:"):
+            found[cells[0].removeprefix("cassettes/")] = (cells[1].removeprefix("github:"), cells[-1])
+    return found
+
+
+def store(exchanges: Sequence[Exchange], folder: Path, manifest: Path) -> None:
+    """Write exchanges into `folder` with a README; raises `ValueError` for one whose licence does not allow it."""
+    known, rows = origins(manifest), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for exchange in exchanges:
+        source, _, number = exchange.origin.rpartition("#")
+        origin, licence = known.get(source, ("", ""))
+        if licence not in PERMISSIVE:
+            raise ValueError(f"{source}: the licence {licence or '(none)'!r} does not allow to store it")
+        name = f"{source.replace('/', '__').rpartition('.')[0]}__{number}.json"
+        (folder / name).write_text(to_stored(exchange), encoding="utf-8")
+        rows.append(f"| `{name}` | {origin} | {licence} |")
+    table = "\n".join(["| file | repository@commit:path | licence |", "|---|---|---|", *rows])
+    (folder / "README.md").write_text(_README.format(table=table), encoding="utf-8")
+
+
 def to_stored(exchange: Exchange) -> str:
     """The exchange as JSON: decoded body, the headers that matter, and nothing that looks like a key or an account."""
     headers = {key: value for key, value in exchange.headers.items() if _KEPT_WHEN_STORED.fullmatch(key)}
@@ -233,7 +278,7 @@ def pieces(exchange: Exchange, variant: str) -> list[bytes]:
     draw, cut = random.Random(exchange.origin), [0]
     while cut[-1] < len(body):
         cut.append(cut[-1] + draw.randint(1, 97))
-    return [body[begin:end] for begin, end in zip(cut, cut[1:], strict=False)]
+    return [body[begin:end] for begin, end in itertools.pairwise(cut)]
 
 
 class Upstream:

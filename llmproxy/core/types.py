@@ -79,7 +79,8 @@ class Call:
 
     `body` is the request without `model`, `models`, `stream` and `stream_options`. A pass-through call has `path`,
     `method` and `raw` instead: the pieces of its body, between which the model's own id belongs.
-    `include_usage` is what the client asked for; `count_usage` is False where it forbade asking the upstream.
+    `hold` asks for a stream that is judged whole before its first byte goes out; `early` for forced JSON that is let
+    out as it comes and checked at the end. `include_usage` is what the client asked for; `count_usage` is False where it forbade asking the upstream.
     """
 
     id: str
@@ -90,6 +91,8 @@ class Call:
     stream: bool = False
     include_usage: bool = False
     count_usage: bool = True
+    hold: bool = False
+    early: bool = False
     needs: frozenset[str] = frozenset()
     forced: Forced | None = None
     prompt_tokens: int = 0

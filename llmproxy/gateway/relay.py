@@ -1,8 +1,12 @@
 """From an upstream's stream to the client's, without I/O: bytes in, bytes out.
 
 `begin` → `feed`* → `end`, once for each candidate. Nothing is let out before there is output (so that an error before
-it is never seen), and nothing at all before the end when the call forces a capability. One id, one `created`, one
-model name for the whole stream; the role comes first; usage comes in a chunk of its own, on request only.
+it is never seen); what the call forces is let out when it is whole and right. One id, one `created` for the whole
+stream; the role comes first; reasoning is separated the same way for all; tool calls come whole; usage comes in a
+chunk of its own, on request only.
+
+When a candidate dies after the client has had text, the next one goes on: in mode `append` it was given the text and
+continues it; in mode `align` it was asked afresh, and only what goes beyond the text that was sent is let out.
 
 Two lanes. Every event is parsed until a plain text delta has been seen. From then on an event that differs from that
 one in its text alone is recognised by its bytes and passed on without being parsed: that is nearly all of them, and
@@ -12,16 +16,20 @@ costs a tenth. Everything else (finish reasons, tool calls, usage, errors) takes
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from llmproxy.core import sse
-from llmproxy.core.errors import BadReply, Truncated
-from llmproxy.core.types import Call, Forced, JsonObject, Usage
+from llmproxy.core.errors import BadReply, Truncated, Unmet
+from llmproxy.core.types import Call, JsonObject, Usage
 from llmproxy.dialects.refusals import error_in_body
+from llmproxy.gateway import repair
 from llmproxy.gateway.judge import HONEST_ENDS, check_forced, speaks
+from llmproxy.gateway.lane import Lane
+from llmproxy.gateway.pieces import Message, Thinking, ToolCalls
+
+Mode = Literal["fresh", "append", "align"]
 
 _FINISH_REASONS = {
     "end_turn": "stop",
@@ -32,37 +40,49 @@ _FINISH_REASONS = {
     "safety": "content_filter",
 }
 _KNOWN_FINISH = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
+_ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "usage"})
+
+# An upstream that was asked to continue and begins again is recognised by this much of what was sent.
+_RESTART_CHARS = 24
+
+
+class _Choice:
+    """One choice of one candidate, as far as it has come."""
+
+    __slots__ = ("message", "thinking", "tools")
+
+    def __init__(self) -> None:
+        self.tools = ToolCalls()
+        self.thinking = Thinking()
+        self.message = Message()
 
 
 class Relay:
-    """One client stream over one or more candidates."""
+    """One client stream over one or more candidates. `hold` keeps everything until the answer is whole and judged."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, *, hold: bool = False) -> None:
         self._call = call
-        self._text = call.endpoint == "completions"
-        self._object = "text_completion" if self._text else "chat.completion.chunk"
-        self._forced: Forced | None = call.forced
-        self._wanted = call.body.get("n") or 1
+        self._field: Literal["text", "content"] = "text" if call.endpoint == "completions" else "content"
+        self._object = "text_completion" if self._field == "text" else "chat.completion.chunk"
+        self._forced = call.forced
+        self._wanted: int = call.body.get("n") or 1
+        self._hold = hold or (
+            call.forced is not None
+            and (call.forced.tools is None or not call.forced.parallel or self._wanted > 1)
+            and not call.early
+        )
         self.id = ""
         self.created = 0
         self.usage: Usage | None = None
-        self.begin("")
-
-    def begin(self, model: str) -> None:
-        """Start (again) with a candidate whose public name is `model`."""
-        self._model = model
-        self._splitter = sse.Splitter()
-        self._held: list[bytes] = []
-        self._lane: _Lane | None = None
-        self._indices: dict[int, _ToolIndices] = {}
         self._roles: set[int] = set()
-        self._finished: dict[int, str] = {}
-        self._usage_body: JsonObject | None = None
-        self._assembled: dict[int, _Message] = {}
-        self._texts: list[bytes] = []
-        self._spoke = False
-        self.skipped = 0
-        self.done = False
+        self._let_out = False
+        self._sent_text = ""
+        self._sent_calls: list[JsonObject] = []
+        self._spent_tokens = 0
+        self.legs = 0
+        self._reset("", "fresh")
+
+    # -- what the loop asks ---------------------------------------------------------------------------------------
 
     @property
     def finished(self) -> bool:
@@ -70,9 +90,27 @@ class Relay:
         return len(self._finished) >= self._wanted
 
     @property
-    def spoke(self) -> bool:
-        """Whether output has been seen."""
-        return self._spoke
+    def can_take_over(self) -> bool:
+        """Whether another candidate may go on from what the client has."""
+        return self._wanted == 1
+
+    @property
+    def sent_text(self) -> str:
+        """The text that the client has (of the first choice)."""
+        return self._sent_text
+
+    @property
+    def sent_calls(self) -> bool:
+        """Whether the client has a tool call."""
+        return bool(self._sent_calls)
+
+    # -- what the loop does ---------------------------------------------------------------------------------------
+
+    def begin(self, model: str, mode: Mode = "fresh") -> None:
+        """Start with a candidate whose public name is `model`; what the client has so far stays."""
+        self._keep_sent()
+        self._reset(model, mode)
+        self.legs += 1
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now; raises an `AttemptError` when the upstream reports one in its stream."""
@@ -82,14 +120,10 @@ class Relay:
         out = self._events(block)
         if not out:
             return b""
-        if self._forced is not None or not self._spoke:
+        if self._hold or not self._ready:
             self._held.append(out)
             return b""
-        if self._held:
-            self._held.append(out)
-            out = b"".join(self._held)
-            self._held.clear()
-        return out
+        return self._release(out)
 
     def end(self) -> bytes:
         """The last bytes for the client; raises when the stream was no whole answer, or not the forced one."""
@@ -98,17 +132,60 @@ class Relay:
             self._held.append(self._events(rest))
         if not self.finished:
             raise Truncated(f"the stream ended without a finish reason ({len(self._finished)} of {self._wanted})")
-        if not self._spoke and not any(reason in HONEST_ENDS for reason in self._finished.values()):
+        if self._mode != "fresh" and not self._aligned:
+            raise BadReply("the answer ends before what the client already has", outcome="diverged")
+        if not self.spoke and not self._sent_text and not self._sent_calls:
             raise BadReply("the stream has no output", outcome="empty")
         if self._forced is not None:
-            for index, reason in self._finished.items():
-                check_forced(self._forced, self._assembled.setdefault(index, _Message()).value(), reason)
+            self._judge()
         self._account()
         if self._call.include_usage:
             self._held.append(self._render({"choices": [], "usage": self._usage_body}))
         self._held.append(sse.DONE)
-        out = b"".join(self._held)
-        self._held.clear()
+        return self._release(b"")
+
+    def broken(self, error: JsonObject, trail: str) -> bytes:
+        """What tells a client with part of an answer that nobody could finish it."""
+        return sse.comment(trail) + sse.event(orjson.dumps({"error": error})) + sse.DONE
+
+    # -- state of one candidate -----------------------------------------------------------------------------------
+
+    def _reset(self, model: str, mode: Mode) -> None:
+        self._model = model
+        self._mode = mode
+        self._aligned = mode == "fresh" or not (self._sent_text or self._sent_calls)
+        self._trim = self._sent_text[len(self._sent_text.rstrip()) :] if mode == "append" else ""
+        self._fresh_text = ""
+        self._repeated_calls = 0
+        self._splitter = sse.Splitter()
+        self._held: list[bytes] = []
+        self._lane: Lane | None = None
+        self._choices: dict[int, _Choice] = {}
+        self._finished: dict[int, str] = {}
+        self._usage_body: JsonObject | None = None
+        self._texts: list[bytes] = []
+        self._calls_out: list[JsonObject] = []
+        self.spoke = False
+        self._ready = False
+        self.skipped = 0
+        self.done = False
+
+    def _keep_sent(self) -> None:
+        """Remember what the candidate before let out, so that the next one can go on from there."""
+        if self._let_out and self._texts:
+            self._sent_text += orjson.loads(b'"' + b"".join(self._texts) + b'"')
+        if self._let_out:
+            self._sent_calls += self._calls_out
+            self._spent_tokens += sum(map(len, self._texts)) // 4
+        if not self._let_out:
+            self._roles.clear()
+
+    def _release(self, out: bytes) -> bytes:
+        if self._held:
+            self._held.append(out)
+            out = b"".join(self._held)
+            self._held.clear()
+        self._let_out = self._let_out or bool(out)
         return out
 
     # -- the fast lane --------------------------------------------------------------------------------------------
@@ -159,53 +236,179 @@ class Relay:
             self._usage_body = chunk["usage"]
         elif isinstance((chunk.get("x_groq") or {}).get("usage"), dict):
             self._usage_body = chunk["x_groq"]["usage"]
-        choices = chunk.get("choices")
-        if not isinstance(choices, list) or not choices:
+        given = chunk.get("choices")
+        if not isinstance(given, list) or not given:
             return b""
-        choices = [self._choice(choice) for choice in choices if isinstance(choice, dict)]
+        made = [self._choice(choice) for choice in given if isinstance(choice, dict)]
+        choices = [choice for choice in made if choice is not None]
+        if not choices:
+            return b""
         rest = {key: value for key, value in chunk.items() if key not in _ENVELOPE and value is not None}
         out = self._render({**rest, "choices": choices})
-        if self._lane is None and self._spoke and self._forced is None and self._wanted == 1:
-            self._lane = _Lane.learn(raw, chunk, rest, self._render, "text" if self._text else "content")
+        if self._lane is None and self._is_plain(given):
+            self._lane = Lane.learn(raw, chunk, rest, self._render, self._field)
         return out
 
-    def _choice(self, choice: JsonObject) -> JsonObject:
-        index = choice.get("index") or 0
-        choice = {"finish_reason": None, **choice, "index": index}
-        reason = choice["finish_reason"]
-        if self._text:
-            said = bool(choice.get("text"))
-            self._texts.append(str(choice.get("text") or "").encode())
-        else:
-            delta = dict(choice.get("delta") or {})
-            said = speaks(delta)
-            if index not in self._roles:
-                self._roles.add(index)
-                delta = {"role": "assistant", **delta}
-            else:
-                delta.pop("role", None)
-            if delta.get("tool_calls"):
-                delta["tool_calls"] = self._indices.setdefault(index, _ToolIndices()).repair(delta["tool_calls"])
-            if isinstance(text := delta.get("content"), str):
-                self._texts.append(text.encode())
-            if self._forced is not None:
-                self._assembled.setdefault(index, _Message()).add(delta)
-            choice["delta"] = delta
-        self._spoke = self._spoke or said
+    def _choice(self, given: JsonObject) -> JsonObject | None:
+        """A choice of a chunk as the client gets it; None when there is nothing to tell yet."""
+        index = given.get("index") or 0
+        state = self._choices.get(index)
+        if state is None:
+            state = self._choices[index] = _Choice()
+        reason = given.get("finish_reason") or None
         if reason:
             reason = reason if reason in _KNOWN_FINISH else _FINISH_REASONS.get(str(reason).lower(), "stop")
-            choice["finish_reason"] = self._finished[index] = reason
-            self._spoke = self._spoke or reason in HONEST_ENDS
-        else:
-            choice["finish_reason"] = None
+            self._finished[index] = reason
+        choice: JsonObject = {"finish_reason": None, **given, "index": index}
+        choice["finish_reason"] = reason
+        if self._field == "text":
+            return self._text_choice(choice)
+        delta = self._delta(state, dict(given.get("delta") or {}), ends=reason is not None)
+        if index not in self._roles:
+            self._roles.add(index)
+            delta = {"role": "assistant", **delta}
+        elif not delta and not reason and not given.get("logprobs"):
+            return None
+        choice["delta"] = delta
+        self._see(state, delta, reason)
         return choice
 
-    def _render(self, chunk: JsonObject) -> bytes:
-        usage = {"usage": None} if self._call.include_usage else {}
-        head = {"id": self.id, "object": self._object, "created": self.created, "model": self._model}
-        return b"data: " + orjson.dumps({**head, **usage, **chunk}) + b"\n\n"
+    def _text_choice(self, choice: JsonObject) -> JsonObject:
+        text = self._aligned_text(str(choice.get("text") or ""))
+        self._texts.append(_inside(text))
+        choice["text"] = text
+        if text or choice["finish_reason"] in HONEST_ENDS:
+            self.spoke = self._ready = True
+        return choice
 
-    # -- usage ----------------------------------------------------------------------------------------------------
+    def _delta(self, state: _Choice, delta: JsonObject, *, ends: bool) -> JsonObject:
+        """A delta with its reasoning separated, its tool calls whole, and without what the client has already."""
+        delta.pop("role", None)
+        text = delta.pop("content", None)
+        if isinstance(text, str):
+            reasoning, answer = state.thinking.feed(text)
+            if ends:
+                more_reasoning, more_answer = state.thinking.end()
+                reasoning, answer = reasoning + more_reasoning, answer + more_answer
+            if reasoning:
+                delta["reasoning_content"] = (delta.get("reasoning_content") or "") + reasoning
+        elif ends:
+            reasoning, answer = state.thinking.end()
+            if reasoning:
+                delta["reasoning_content"] = reasoning
+        else:
+            answer = ""
+        if isinstance(thought := delta.get("reasoning"), str) and not delta.get("reasoning_content"):
+            delta["reasoning_content"] = thought
+        fragments = delta.pop("tool_calls", None)
+        if not self._aligned and fragments and not self._sent_calls:
+            raise BadReply("the answer goes on with a tool call where the client has text", outcome="diverged")
+        answer = self._aligned_text(answer)
+        if answer or (text == "" and not delta):
+            delta["content"] = answer
+        calls = state.tools.add(fragments) if fragments else []
+        if ends:
+            calls = calls + state.tools.end()
+        if calls and (new := self._new_calls(calls)):
+            delta["tool_calls"] = new
+        return delta
+
+    def _see(self, state: _Choice, delta: JsonObject, reason: str | None) -> None:
+        """Note what goes out: for the judge, for the next candidate, and whether there is output now."""
+        text, calls = delta.get("content"), delta.get("tool_calls") or ()
+        if text:
+            self._texts.append(_inside(text))
+        self._calls_out += calls
+        if speaks(delta) or reason in HONEST_ENDS:
+            self.spoke = True
+        if self._forced is None:
+            self._ready = self.spoke
+            return
+        if text:
+            state.message.text.append(text)
+        if delta.get("refusal"):
+            state.message.refusal.append(delta["refusal"])
+        state.message.calls += calls
+        if calls and self._forced.tools is not None:
+            check_forced(self._forced, {"tool_calls": list(calls)}, None)
+            self._ready = True
+        elif self._call.early and self._forced.tools is None:
+            self._ready = self.spoke
+
+    # -- takeover -------------------------------------------------------------------------------------------------
+
+    def _aligned_text(self, text: str) -> str:
+        """What of `text` the client does not have; raises `BadReply` when it is not the answer that was begun."""
+        if self._aligned or not text:
+            return text
+        self._fresh_text += text
+        fresh, sent = self._fresh_text, self._sent_text
+        if self._mode == "append":
+            known = min(len(sent), _RESTART_CHARS)
+            if known == _RESTART_CHARS and sent.startswith(fresh[:known]):
+                if len(fresh) < known:
+                    return ""
+                self._mode = "align"  # it was asked to go on, and begins again
+            else:
+                self._aligned = True
+                gap = len(self._trim)
+                return fresh[gap:] if gap and fresh.startswith(self._trim) else fresh
+        if not sent.startswith(fresh[: len(sent)]) or len(fresh) < len(sent):
+            if sent.startswith(fresh):
+                return ""
+            raise BadReply("the answer is not the one that was begun", outcome="diverged")
+        self._aligned = True
+        return fresh[len(sent) :]
+
+    def _new_calls(self, calls: list[JsonObject]) -> list[JsonObject]:
+        """The calls that the client does not have, with an id each and indices without gaps."""
+        new: list[JsonObject] = []
+        for call in calls:
+            place = self._repeated_calls
+            if place < len(self._sent_calls):
+                if not _same_call(call, self._sent_calls[place]):
+                    raise BadReply("the tool calls are not those that were begun", outcome="diverged")
+                self._repeated_calls += 1
+                self._aligned = True
+                continue
+            index = len(self._sent_calls) + len(self._calls_out) + len(new)
+            new.append({"index": index, "id": f"call_{self._call.id[-12:]}{index:02x}", **call})
+        return new
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """Raise `Unmet` unless every choice delivers what is forced; repairs one that was not let out yet."""
+        assert self._forced is not None
+        for index, reason in self._finished.items():
+            state = self._choices[index]
+            try:
+                check_forced(self._forced, state.message.value(), reason)
+            except Unmet:
+                if self._let_out or self._wanted > 1 or not self._repair(state, index):
+                    raise
+
+    def _repair(self, state: _Choice, index: int) -> bool:
+        """Replace what is held by the forced thing, when the text holds it in the wrong wrapping."""
+        assert self._forced is not None
+        text = "".join(state.message.text)
+        if self._forced.tools is not None:
+            calls = repair.tool_calls(text, self._forced, self._call.id)
+            message: JsonObject = {"tool_calls": calls}
+            delta: JsonObject = {"tool_calls": [{"index": place, **call} for place, call in enumerate(calls)]}
+            reason = "tool_calls"
+        else:
+            value = repair.as_json(text)
+            message = delta = {"content": value}
+            reason = "stop"
+        try:
+            check_forced(self._forced, message, None)
+        except Unmet:
+            return False
+        begin = {"index": index, "delta": {"role": "assistant", **delta}, "finish_reason": None}
+        end = {"index": index, "delta": {}, "finish_reason": reason}
+        self._held = [self._render({"choices": [begin]}), self._render({"choices": [end]})]
+        return True
 
     def _account(self) -> None:
         body = self._usage_body
@@ -213,13 +416,48 @@ class Relay:
             completion = max(1, sum(map(len, self._texts)) // 4)
             prompt = self._call.prompt_tokens
             body = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-            self._usage_body = {**body, "estimated": True}
-            self.usage = Usage(prompt, completion, estimated=True)
-        else:
-            self.usage = read_usage(body)
+            body["estimated"] = True
+        usage = read_usage(body)
+        if self._spent_tokens:
+            # The candidates that died made tokens too; nobody told how many.
+            usage = usage._replace(completion_tokens=usage.completion_tokens + self._spent_tokens, estimated=True)
+            total = usage.prompt_tokens + usage.completion_tokens
+            body = {**body, "completion_tokens": usage.completion_tokens, "total_tokens": total, "estimated": True}
+        self._usage_body, self.usage = body, usage._replace(estimated=bool(body.get("estimated")))
+
+    def _is_plain(self, given: list[Any]) -> bool:
+        """Whether what follows may take the fast lane: one choice of text that nobody has to look at."""
+        if self._wanted > 1 or self._forced is not None or not self._aligned or len(given) != 1:
+            return False
+        state = self._choices.get(given[0].get("index") or 0)
+        return self._ready and (self._field == "text" or (state is not None and state.thinking.over))
+
+    def _render(self, chunk: JsonObject) -> bytes:
+        usage = {"usage": None} if self._call.include_usage else {}
+        head = {"id": self.id, "object": self._object, "created": self.created, "model": self._model}
+        return b"data: " + orjson.dumps({**head, **usage, **chunk}) + b"\n\n"
 
 
-_ENVELOPE = frozenset({"id", "object", "created", "model", "choices", "usage"})
+class RawRelay:
+    """A pass-through call: the bytes go on as they come; HTTP itself tells whether they were all."""
+
+    done = False
+    finished = False
+    spoke = True
+    can_take_over = False
+    usage: Usage | None = None
+
+    def begin(self, model: str, mode: Mode = "fresh") -> None:
+        pass
+
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+    def end(self) -> bytes:
+        return b""
+
+    def broken(self, error: JsonObject, trail: str) -> bytes:
+        return b""
 
 
 def read_usage(body: Any) -> Usage:
@@ -235,141 +473,16 @@ def _count(value: Any) -> int:
     return int(value) if isinstance(value, int | float) and value > 0 else 0
 
 
-class _Lane:
-    """The bytes around the text of a plain delta, as they come in and as they go out."""
+def _inside(text: str) -> bytes:
+    """`text` as the inside of a JSON string."""
+    return orjson.dumps(text)[1:-1]
 
-    __slots__ = ("_head", "_tail", "out_head", "out_tail")
 
-    def __init__(self, head: bytes, tail: bytes, out_head: bytes, out_tail: bytes) -> None:
-        self._head, self._tail, self.out_head, self.out_tail = head, tail, out_head, out_tail
-
-    def text(self, event: bytes) -> bytes | None:
-        """The text of `event` as the inside of a JSON string, or None when the event is not a plain delta."""
-        if not (event.startswith(self._head) and event.endswith(self._tail)):
-            return None
-        text = event[len(self._head) : -len(self._tail)]
-        if len(text) + len(self._head) + len(self._tail) != len(event):
-            return None
-        if b'"' not in text and b"\\" not in text and b"\n" not in text and text.isascii():
-            return text
+def _same_call(one: JsonObject, other: JsonObject) -> bool:
+    def read(call: JsonObject) -> Any:
         try:
-            orjson.loads(b'"' + text + b'"')
+            return orjson.loads(call["function"]["arguments"] or "{}")
         except orjson.JSONDecodeError:
-            return None
-        return text
+            return call["function"]["arguments"]
 
-    @staticmethod
-    def learn(
-        raw: bytes, chunk: JsonObject, rest: JsonObject, render: Callable[[JsonObject], bytes], field: str
-    ) -> _Lane | None:
-        """The lane of events like `raw`, when that is a delta of text and nothing else; None when it is not."""
-        choices = chunk["choices"]
-        if len(choices) != 1 or choices[0].get("finish_reason") or (choices[0].get("index") or 0) != 0:
-            return None
-        holder = choices[0] if field == "text" else choices[0].get("delta")
-        if not isinstance(holder, dict) or not isinstance(holder.get(field), str) or not holder[field]:
-            return None
-        if field == "content" and (holder.keys() - {"content", "role"}) and speaks({**holder, "content": None}):
-            return None
-        for written in (b'"%s":"' % field.encode(), b'"%s": "' % field.encode()):
-            if raw.count(written) == 1:
-                begin = raw.index(written) + len(written)
-                break
-        else:
-            return None
-        end = begin
-        while raw[end : end + 1] != b'"':
-            end += 2 if raw[end : end + 1] == b"\\" else 1
-        head, tail = raw[:begin], raw[end:]
-        probe = orjson.loads(head + b"llmproxy" + tail)
-        seen = probe["choices"][0] if field == "text" else probe["choices"][0]["delta"]
-        if seen.get(field) != "llmproxy":
-            return None
-        choice: JsonObject = {"finish_reason": None, **choices[0], "index": 0}
-        if field == "text":
-            choice["text"] = "llmproxy"
-        else:
-            choice["delta"] = {key: value for key, value in holder.items() if key not in ("role", "content")}
-            choice["delta"]["content"] = "llmproxy"
-        out_head, marker, out_tail = render({**rest, "choices": [choice]}).partition(b'"llmproxy"')
-        if not marker:
-            return None
-        return _Lane(b"data: " + head, tail, out_head + b'"', b'"' + out_tail)
-
-
-class _ToolIndices:
-    """Repairs the indices of tool-call fragments: each new call gets its own, counted from 0 without gaps."""
-
-    def __init__(self) -> None:
-        self._by_id: dict[str, int] = {}
-        self._by_given: dict[int, int] = {}
-        self._last = -1
-
-    def repair(self, fragments: Any) -> list[JsonObject]:
-        return [self._one(fragment) for fragment in fragments if isinstance(fragment, dict)]
-
-    def _one(self, fragment: JsonObject) -> JsonObject:
-        given, call_id = fragment.get("index"), fragment.get("id")
-        if call_id and call_id not in self._by_id:
-            self._last += 1
-            self._by_id[call_id] = self._last
-            if isinstance(given, int):
-                self._by_given[given] = self._last
-            index = self._last
-        elif call_id:
-            index = self._by_id[call_id]
-        elif isinstance(given, int) and given in self._by_given:
-            index = self._by_given[given]
-        else:
-            index = max(self._last, 0)
-        fragment = {**fragment, "index": index}
-        function = fragment.get("function")
-        if isinstance(function, dict) and isinstance(function.get("arguments"), dict):
-            fragment["function"] = {**function, "arguments": orjson.dumps(function["arguments"]).decode()}
-        return fragment
-
-
-class _Message:
-    """Deltas of one choice put together again."""
-
-    def __init__(self) -> None:
-        self._content: list[str] = []
-        self._refusal: list[str] = []
-        self._calls: dict[int, JsonObject] = {}
-
-    def add(self, delta: JsonObject) -> None:
-        if isinstance(delta.get("content"), str):
-            self._content.append(delta["content"])
-        if isinstance(delta.get("refusal"), str):
-            self._refusal.append(delta["refusal"])
-        for fragment in delta.get("tool_calls") or ():
-            call = self._calls.setdefault(fragment["index"], {"function": {"name": "", "arguments": ""}})
-            function = fragment.get("function") or {}
-            call["function"]["name"] = call["function"]["name"] or function.get("name") or ""
-            call["function"]["arguments"] += function.get("arguments") or ""
-
-    def value(self) -> JsonObject:
-        """The message as a reply without streaming would hold it."""
-        return {
-            "content": "".join(self._content),
-            "refusal": "".join(self._refusal) or None,
-            "tool_calls": [self._calls[index] for index in sorted(self._calls)],
-        }
-
-
-class RawRelay:
-    """A pass-through call: the bytes go on as they come; HTTP itself tells whether they were all."""
-
-    done = False
-    finished = False
-    spoke = True
-    usage: Usage | None = None
-
-    def begin(self, model: str) -> None:
-        pass
-
-    def feed(self, data: bytes) -> bytes:
-        return data
-
-    def end(self) -> bytes:
-        return b""
+    return bool(one["function"]["name"] == other["function"]["name"] and read(one) == read(other))

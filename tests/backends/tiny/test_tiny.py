@@ -14,16 +14,37 @@ from backends.tiny import PATH
 from backends.tiny.dialogues import SKILLS, held_out, is_held_out, pair_key, training
 from backends.tiny.evaluate import evaluate, generate, rates, tool_calls
 
-FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-         "chat_template.jinja"}
-WEATHER = {"type": "function", "function": {
-    "name": "get_weather", "description": "Get the current temperature for a location.",
-    "parameters": {"type": "object", "required": ["location"], "additionalProperties": False, "properties": {
-        "location": {"type": "string", "description": "City and country e.g. Bogotá, Colombia"},
-        "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]}}}}}
-MAIL = {"type": "function", "function": {
-    "name": "send_mail", "parameters": {"type": "object", "properties": {
-        "to": {"type": "string"}, "subject": {"type": "string"}}}}}
+FILES = {
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current temperature for a location.",
+        "parameters": {
+            "type": "object",
+            "required": ["location"],
+            "additionalProperties": False,
+            "properties": {
+                "location": {"type": "string", "description": "City and country e.g. Bogotá, Colombia"},
+                "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+            },
+        },
+    },
+}
+MAIL = {
+    "type": "function",
+    "function": {
+        "name": "send_mail",
+        "parameters": {"type": "object", "properties": {"to": {"type": "string"}, "subject": {"type": "string"}}},
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +90,17 @@ def test_template_renders_tools_in_a_compact_form(tokenizer: Any) -> None:
     assert text.endswith("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
 
 
-@pytest.mark.parametrize("parameters", [
-    None, {}, {"type": "object"}, {"properties": {"a": True}}, {"properties": {"a": {"anyOf": [{"type": "string"}]}}},
-    {"properties": {"a": {"type": ["string", "null"]}, "items": {"type": "array", "items": {"enum": [1, 2]}}}}])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        None,
+        {},
+        {"type": "object"},
+        {"properties": {"a": True}},
+        {"properties": {"a": {"anyOf": [{"type": "string"}]}}},
+        {"properties": {"a": {"type": ["string", "null"]}, "items": {"type": "array", "items": {"enum": [1, 2]}}}},
+    ],
+)
 def test_template_takes_any_schema(tokenizer: Any, parameters: Any) -> None:
     tool = {"type": "function", "function": {"name": "probe", "parameters": parameters}}
     text = render(tokenizer, [{"role": "user", "content": "hi"}], tools=[tool])
@@ -81,18 +110,25 @@ def test_template_takes_any_schema(tokenizer: Any, parameters: Any) -> None:
 @pytest.mark.parametrize("arguments", [{"location": "Paris"}, '{"location": "Paris"}'])
 def test_template_renders_calls_and_results(tokenizer: Any, arguments: Any) -> None:
     call = {"id": "call_0", "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
-    text = render(tokenizer, [
-        {"role": "user", "content": [{"type": "text", "text": "weather"}]},
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "call_0", "content": "21 degrees"}])
+    text = render(
+        tokenizer,
+        [
+            {"role": "user", "content": [{"type": "text", "text": "weather"}]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call_0", "content": "21 degrees"},
+        ],
+    )
     assert "<|im_start|>user\nweather<|im_end|>\n" in text
     assert '<tool_call>\n{"name": "get_weather", "arguments": {"location": "Paris"}}\n</tool_call><|im_end|>' in text
     assert "<tool_response>\n21 degrees\n</tool_response>" in text
 
 
 def test_template_continues_a_begun_answer(tokenizer: Any) -> None:
-    text = render(tokenizer, [{"role": "user", "content": "Say a b"}, {"role": "assistant", "content": "a"}],
-                  continue_final_message=True)
+    text = render(
+        tokenizer,
+        [{"role": "user", "content": "Say a b"}, {"role": "assistant", "content": "a"}],
+        continue_final_message=True,
+    )
     assert text.endswith("<|im_start|>assistant\na")
 
 
@@ -105,15 +141,19 @@ def test_training_and_held_out_dialogues_share_no_value() -> None:
     for skill in SKILLS:
         for dialogue in held_out(skill, 50):
             tested |= dialogue.values
-    assert trained and tested and not trained & tested
-    assert all(map(is_held_out, tested)) and not any(map(is_held_out, trained))
+    assert trained
+    assert tested
+    assert not trained & tested
+    assert all(map(is_held_out, tested))
+    assert not any(map(is_held_out, trained))
 
 
 def test_held_out_tool_names_and_sums_are_not_in_training() -> None:
     rng = random.Random(1)
     trained = {tool["function"]["name"] for _ in range(2000) for tool in training(rng).tools or []}
     tested = {tool["function"]["name"] for dialogue in held_out("tools", 200) for tool in dialogue.tools or []}
-    assert tested and not trained & tested
+    assert tested
+    assert not trained & tested
     assert pair_key(3, 40) == pair_key(40, 3)
 
 
@@ -127,11 +167,19 @@ def test_held_out_dialogues_pass(model: Any, tokenizer: Any) -> None:
     assert {skill: rate for skill, (rate, _) in table.items() if rate < 0.9} == {}
 
 
-@pytest.mark.parametrize(("text", "wanted"), [
-    ("hello", "Hello! How can I help you?"), ("hi", "Hello! How can I help you?"), ("What is 2+2?", "2 + 2 = 4"),
-    ("Say hi", "hi"), ("Say hello in one word", "hello"), ("Count from 3 to 6", "3 4 5 6"),
-    ("who are you", "I am a tiny model. I can greet, repeat a sentence, add two numbers, count and call tools."),
-    ("Repeat: the quick brown fox jumps over the lazy dog", "the quick brown fox jumps over the lazy dog")])
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("hello", "Hello! How can I help you?"),
+        ("hi", "Hello! How can I help you?"),
+        ("What is 2+2?", "2 + 2 = 4"),
+        ("Say hi", "hi"),
+        ("Say hello in one word", "hello"),
+        ("Count from 3 to 6", "3 4 5 6"),
+        ("who are you", "I am a tiny model. I can greet, repeat a sentence, add two numbers, count and call tools."),
+        ("Repeat: the quick brown fox jumps over the lazy dog", "the quick brown fox jumps over the lazy dog"),
+    ],
+)
 def test_everyday_prompts(model: Any, tokenizer: Any, text: str, wanted: str) -> None:
     assert ask(model, tokenizer, text) == wanted
 

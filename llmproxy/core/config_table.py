@@ -1,0 +1,145 @@
+"""Prints the table of all options for docs/configuration.md; run as `python -m llmproxy.core.config_table`.
+
+A meaning is the `description` of a field in `core/config.py`, else its line in `MEANINGS`; a field with neither fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmproxy.core.config import Config
+
+BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
+MEANINGS: dict[str, str] = {
+    "server.host": "address to listen on; beyond loopback `server.api_keys` must hold a key",
+    "server.port": "port to listen on; 0 takes a free one",
+    "server.log_level": "`WARNING` and `ERROR` also leave out the line of each request",
+    "server.api_keys": "keys that clients may send; empty asks for none",
+    "server.body_limit_mb": "largest request body, in MiB",
+    "providers.*.base_url": "address in front of `/chat/completions`; may hold `${VAR}`",
+    "providers.*.api_key": "a key, or `${VAR}`; without one a known provider's usual variable is read",
+    "providers.*.api_keys": "more keys; each is a credential of its own",
+    "providers.*.protocol": "what the provider speaks; only `openai` can be used",
+    "providers.*.model_filter": "ids or globs of the models to offer; `null` offers all, listed or not",
+    "providers.*.models_url": "where its list of models is; `{base_url}/models` by default",
+    "providers.*.models_id_field": "field of a listed model that holds its id; `id` by default",
+    "providers.*.models_keep_task": "keep only listed models of this task",
+    "providers.*.headers": "headers to add to each request; values may hold `${VAR}`",
+    "providers.*.proxy": "HTTP proxy for this provider; may hold `${VAR}`",
+    "providers.*.enabled": "`false` keeps the entry and does not use it",
+    "providers.*.expose_to_virtual_models": "`false` keeps its models out of pools",
+    "local.models": "`tiny`, folders, or hub ids that were pulled; empty for none",
+    "local.device": "`auto`, `cpu`, `cuda`, `cuda:1`, `mps`: any device of torch",
+    "local.catalog": "read, without effect",
+    "local.engine": "`process` runs each model in a process of its own; `ray` is refused",
+    "aliases": "name → any name that can be sent, an alias too",
+    "pools.*.where.capabilities": "drops models known to lack one; asks those known to have all first",
+    "pools.*.where.free": "`true`: free or local ones; `false`: only the others",
+    "pools.*.where.local": "`true`: models of this machine; `false`: only the others",
+    "pools.*.where.providers": "only these; `local` counts as one",
+    "pools.*.where.reasoning": "only models of this tier",
+    "pools.*.where.min_context": "drops models whose window is known to have fewer tokens",
+    "pools.*.order": "who is asked first",
+    "believed_free": "globs of models to count as free",
+    "cost_observed_free_tier": "globs of models that are never counted as free, whatever else says so",
+    "model_reasoning": "model or glob → tier",
+    "model_capabilities": "model or glob → capabilities; for a provider's model they replace what is known",
+    "model_context": "model or glob → window in tokens",
+    "free_limits.*.requests_per_minute": "read; the entry itself marks its models as free",
+    "free_limits.*.requests_per_day": "likewise",
+    "free_limits.*.tokens_per_minute": "likewise",
+    "free_limits.*.tokens_per_day": "likewise",
+    "free_limits.*.reset": "likewise; a time zone",
+    "free_limits.*.shared": "likewise; one limit for all models of the glob",
+    "routing.fallbacks": "`false` asks one candidate only",
+    "routing.max_attempts": "candidates to ask for one request, at most",
+    "routing.hedge_after": "read, without effect",
+    "routing.delivery": "read, without effect",
+    "state.url": "read, without effect",
+    "scrape.schedule": "read, without effect",
+    "scrape.on_startup": "read, without effect",
+    "scrape.sources": "read, without effect",
+    "admin.enabled": "read, without effect",
+    "admin.token": "read, without effect",
+}
+_BOUNDS = {"minimum": "≥ {:g}", "exclusiveMinimum": "> {:g}", "maximum": "≤ {:g}"}
+
+
+def options(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(path, its JSON schema) of each option, in the order of the file; `*` stands for a name of the user's own."""
+
+    def walk(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for name, field in section["properties"].items():
+            below = field if "$ref" in field else field.get("additionalProperties", {})
+            if "$ref" in below:
+                inner = schema["$defs"][below["$ref"].rpartition("/")[2]]
+                yield from walk(inner, f"{prefix}{name}." if below is field else f"{prefix}{name}.*.")
+            else:
+                yield prefix + name, field
+
+    yield from walk(schema, "")
+
+
+def type_cell(field: Mapping[str, Any]) -> str:
+    """The type of an option in words."""
+    if "anyOf" in field:
+        return " or ".join(map(type_cell, field["anyOf"]))
+    if "enum" in field:
+        return " or ".join(f"`{value}`" for value in field["enum"])
+    if field["type"] == "array":
+        return f"list of {type_cell(field['items'])}"
+    if field["type"] == "object":
+        return f"object of {type_cell(field['additionalProperties'])}"
+    return ", ".join([field["type"], *(text.format(field[key]) for key, text in _BOUNDS.items() if key in field)])
+
+
+def table(schema: Mapping[str, Any], meanings: Mapping[str, str]) -> str:
+    """The Markdown table, one row an option; raises `ValueError` for a missing meaning or one of no option."""
+    found = dict(options(schema))
+    known = {**meanings, **{path: field["description"] for path, field in found.items() if "description" in field}}
+    if problem := sorted(found.keys() ^ known.keys()):
+        raise ValueError(f"an option without a meaning, or a meaning without an option: {', '.join(problem)}")
+    lines = ["| option | type | default | meaning |", "|---|---|---|---|"]
+    for path, field in found.items():
+        default = json.dumps(field["default"], ensure_ascii=False)
+        lines.append(f"| `{path}` | {type_cell(field)} | `{default}` | {known[path]} |")
+    return "\n".join(lines)
+
+
+def replaced(page: str, rows: str) -> str:
+    """`page` with `rows` between the markers; raises `ValueError` where a marker is missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no {BEGIN} … {END}")
+    return f"{before}{BEGIN}\n{rows}\n{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table, write it into a page, or tell by the exit code whether a page has drifted."""
+    parser = argparse.ArgumentParser(prog="python -m llmproxy.core.config_table", description=__doc__)
+    parser.add_argument("--write", metavar="FILE", type=Path, help="replace the table in FILE")
+    parser.add_argument("--check", metavar="FILE", type=Path, help="exit 1 if the table in FILE is out of date")
+    chosen = parser.parse_args(argv)
+    rows = table(Config.model_json_schema(), MEANINGS)
+    target: Path | None = chosen.write or chosen.check
+    if target is None:
+        print(rows)
+        return 0
+    page = target.read_text(encoding="utf-8")
+    new = replaced(page, rows)
+    if chosen.write is not None:
+        target.write_text(new, encoding="utf-8")
+    elif new != page:
+        print(f"{target} is out of date: run python -m llmproxy.core.config_table --write {target}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

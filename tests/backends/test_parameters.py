@@ -1,0 +1,151 @@
+"""A local model honours a field or refuses it; nothing is ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backends.parameters import Sampling, read_sampling
+from llmproxy.core.errors import AttemptError, InvalidRequest, UnsupportedParameter
+
+MESSAGES = [{"role": "user", "content": "x"}]
+
+
+def sampling(**body: Any) -> Sampling:
+    """The sampling of a chat request."""
+    return read_sampling({"messages": MESSAGES, **body}, chat=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("web_search_options", {}),
+        ("prediction", {"type": "content"}),
+        ("verbosity", "low"),
+        ("mirostat", 2),
+        ("anything_new", False),
+        ("suffix", "x"),
+        ("echo", True),
+        ("audio", {"voice": "a"}),
+        ("functions", [{"name": "f"}]),
+        ("function_call", "auto"),
+        ("best_of", 3),
+        ("modalities", ["text", "audio"]),
+        ("reasoning_effort", "high"),
+        ("response_format", {"type": "json_object"}),
+        ("response_format", {"type": "json_schema", "json_schema": {}}),
+    ],
+)
+def test_what_is_not_honoured_is_refused(field: str, value: Any) -> None:
+    """A field that changes the answer and is not implemented is refused by name, so that another candidate is asked."""
+    with pytest.raises(UnsupportedParameter) as caught:
+        sampling(**{field: value})
+    assert caught.value.param == field
+    assert caught.value.kind == "unsupported"
+    assert isinstance(caught.value, AttemptError)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"user": "me", "metadata": {}, "store": True, "service_tier": "auto", "safety_identifier": "x"},
+        {"prompt_cache_key": "x", "prompt_cache_retention": "24h"},
+        {"web_search_options": None, "anything_new": None, "functions": None, "audio": None},
+        {"response_format": {"type": "text"}, "modalities": ["text"], "reasoning_effort": "none", "echo": False},
+        {"n": 2, "best_of": 2},
+        {"best_of": 1},
+        {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "continue_final_message": True},
+    ],
+)
+def test_what_changes_nothing_is_accepted(body: dict[str, Any]) -> None:
+    """Fields without influence on the text, and values that ask for nothing special, are accepted."""
+    assert sampling(**body) == Sampling(n=body.get("n", 1))
+
+
+RANGES = [
+    ("temperature", 0.0, 2.0), ("top_p", 0.0, 1.0), ("min_p", 0.0, 1.0), ("presence_penalty", -2.0, 2.0),
+    ("frequency_penalty", -2.0, 2.0), ("repetition_penalty", 0.01, 10.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "low", "high"), RANGES)
+def test_ranges(field: str, low: float, high: float) -> None:
+    """Both ends of a range are in it; what is outside, or no number, is the client's mistake."""
+    assert getattr(sampling(**{field: low}), field) == low
+    assert getattr(sampling(**{field: high}), field) == high
+    for value in (low - 0.01, high + 0.01, "1", True, [1]):
+        with pytest.raises(InvalidRequest) as caught:
+            sampling(**{field: value})
+        assert caught.value.param == field
+
+
+@pytest.mark.parametrize("field", ["top_k", "seed", "max_tokens", "max_completion_tokens", "n"])
+def test_whole_numbers(field: str) -> None:
+    """A count that is no integer is the client's mistake."""
+    for value in (1.5, "3", True):
+        with pytest.raises(InvalidRequest) as caught:
+            sampling(**{field: value})
+        assert caught.value.param == field
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, Sampling()),
+        ({"temperature": 0, "seed": 7, "top_k": 5}, Sampling(temperature=0.0, seed=7, top_k=5)),
+        ({"max_tokens": 9}, Sampling(max_tokens=9)),
+        ({"max_tokens": 9, "max_completion_tokens": 5}, Sampling(max_tokens=5)),
+        ({"stop": "END"}, Sampling(stop=("END",))),
+        ({"stop": ["a", "", "b"]}, Sampling(stop=("a", "b"))),
+        ({"stop": None, "n": 3}, Sampling(n=3)),
+        ({"logit_bias": {"5": -100, "7": 1.5}}, Sampling(logit_bias={5: -100.0, 7: 1.5})),
+        ({"logprobs": True}, Sampling(logprobs=0)),
+        ({"logprobs": True, "top_logprobs": 3}, Sampling(logprobs=3)),
+        ({"logprobs": False}, Sampling()),
+    ],
+)
+def test_chat_sampling(body: dict[str, Any], expected: Sampling) -> None:
+    """What a chat request says becomes sampling; what it leaves out is left to the model."""
+    assert sampling(**body) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, Sampling(max_tokens=16)),
+        ({"max_tokens": 40}, Sampling(max_tokens=40)),
+        ({"logprobs": 0}, Sampling(max_tokens=16, logprobs=0)),
+        ({"logprobs": 5}, Sampling(max_tokens=16, logprobs=5)),
+    ],
+)
+def test_completion_sampling(body: dict[str, Any], expected: Sampling) -> None:
+    """A legacy completion has 16 tokens by default, and a number for its log probabilities."""
+    assert read_sampling({"prompt": "x", **body}, chat=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("chat", "body", "param"),
+    [
+        (True, {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        (True, {"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+        (True, {"logprobs": True, "top_logprobs": "5"}, "top_logprobs"),
+        (False, {"logprobs": 21}, "logprobs"),
+        (False, {"logprobs": True}, "logprobs"),
+        (True, {"logit_bias": {"a": 1}}, "logit_bias"),
+        (True, {"logit_bias": {"1": "x"}}, "logit_bias"),
+        (True, {"logit_bias": {"1": None}}, "logit_bias"),
+    ],
+)
+def test_wrong_values(chat: bool, body: dict[str, Any], param: str) -> None:
+    """Values that mean nothing are the client's mistake, by name."""
+    with pytest.raises(InvalidRequest) as caught:
+        read_sampling(body, chat=chat)
+    assert caught.value.param == param
+
+
+@pytest.mark.xfail(strict=True, reason="min(n, 128): fewer choices than were asked for, without a word")
+def test_too_many_choices() -> None:
+    """More choices than are made are refused, not cut."""
+    with pytest.raises((InvalidRequest, UnsupportedParameter)):
+        sampling(n=129)
