@@ -39,6 +39,14 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """How a choice ended (`stop`, `length`, `cancelled`), and how many tokens were drawn for it."""
+
+    reason: str
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """Token ids (seq,), and text that the answer is forced to begin with (it is part of the ids already)."""
 
@@ -86,7 +94,7 @@ class ChatModel:
                 code="unsupported_messages",
                 param="messages",
             ) from error
-        forced = _forced_begin(choice)
+        forced = _forced_begin(choice, tools or [])
         ids = self.tokenizer(text + forced, add_special_tokens=False, return_tensors="pt").input_ids[0]
         return Prompt(ids, forced)
 
@@ -109,8 +117,8 @@ class ChatModel:
     # -- generation -----------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def generate(self, prompt: Prompt, sampling: Sampling, cancelled: Callable[[], bool]) -> Iterator[Piece | str]:
-        """Pieces of text, then the finish reason as a string: `stop`, `length`, or `cancelled`.
+    def generate(self, prompt: Prompt, sampling: Sampling, cancelled: Callable[[], bool]) -> Iterator[Piece | End]:
+        """Pieces of text, then how it ended.
 
         The temperature-0 text does not depend on what else the process does. Raises `Rejected` with
         `context_length_exceeded` when the prompt leaves no room in the window.
@@ -127,11 +135,12 @@ class ChatModel:
         sampler = Sampler(sampling, self._defaults, self.vocab_size, prompt.ids)
         text, stops = Detokenizer(self._decode), StopStrings(sampling.stop)
         waiting: list[tuple[str, Drawn]] = []
-        reason = "length"
+        reason, count = "length", 0
         for drawn in self._tokens(prompt.ids, sampler, limit, cancelled):
             if drawn is None:
-                yield "cancelled"
+                yield End("cancelled", count)
                 return
+            count += 1
             if drawn.token in self._ends:
                 reason = "stop"
                 break
@@ -146,7 +155,7 @@ class ChatModel:
                 break
         if not stops.stopped and (rest := stops.feed(text.end()) + stops.end()):
             yield Piece(rest, tuple(waiting))
-        yield reason
+        yield End(reason, count)
 
     def _tokens(
         self, ids: torch.Tensor, sampler: Sampler, limit: int, cancelled: Callable[[], bool]
@@ -181,12 +190,16 @@ def _for_template(message: JsonObject) -> JsonObject:
     return {**message, "role": role, "content": content or ""}
 
 
-def _forced_begin(choice: Any) -> str:
+def _forced_begin(choice: Any, tools: list[JsonObject]) -> str:
     """The text that an answer must begin with so that it is the tool call which `tool_choice` forces."""
     if choice == "required":
         return _HERMES_OPEN + '{"name": "'
     if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
-        return f'{_HERMES_OPEN}{{"name": "{choice["function"]["name"]}", "arguments": '
+        name = choice["function"]["name"]
+        offered = (tool["function"] for tool in tools if tool.get("function", {}).get("name") == name)
+        needs_arguments = any((function.get("parameters") or {}).get("required") for function in offered)
+        # Tokenizers join `": {"` into one token: a text that ends inside it leads the model to an empty object.
+        return f'{_HERMES_OPEN}{{"name": "{name}", "arguments": ' + ('{"' if needs_arguments else "")
     return ""
 
 

@@ -41,7 +41,7 @@ async def receive(reader: asyncio.StreamReader) -> Frame:
     try:
         size, call, kind = _HEAD.unpack(await reader.readexactly(_HEAD.size))
         return Frame(Kind(kind), call, await reader.readexactly(size) if size else b"")
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
+    except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
         raise EOFError("the worker closed its end") from error
 
 

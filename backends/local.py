@@ -66,8 +66,8 @@ class LocalSource:
     async def _pieces(self, call: Call, candidate: Candidate) -> AsyncGenerator[bytes, None]:
         if call.endpoint not in ("chat", "completions"):
             raise Refused(f"{candidate.model.name} does not serve this endpoint", kind="unsupported", http_status=400)
-        if call.needs & {"vision", "audio"}:
-            raise UnsupportedParameter(f"{candidate.model.name} reads text only", param="messages")
+        for capability in call.needs & {"vision", "audio"}:
+            raise UnsupportedParameter(f"{candidate.model.name} reads text only", param=capability)
         request: JsonObject = {
             "id": call.id,
             "endpoint": call.endpoint,

@@ -60,7 +60,7 @@ def read_sampling(body: JsonObject, *, chat: bool) -> Sampling:
         seed=_whole(body, "seed"),
         max_tokens=_whole(body, "max_completion_tokens") or _whole(body, "max_tokens") or (None if chat else 16),
         stop=_stops(body.get("stop")),
-        n=min(_whole(body, "n") or 1, 128),
+        n=_choices(body),
         logprobs=_logprobs(body, chat=chat),
     )
 
@@ -96,6 +96,13 @@ def _whole(body: JsonObject, name: str) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
         raise InvalidRequest(f"{name} must be an integer", param=name)
     return value
+
+
+def _choices(body: JsonObject) -> int:
+    count = _whole(body, "n") or 1
+    if count > 128:
+        raise InvalidRequest("n must be at most 128", param="n")
+    return count
 
 
 def _stops(value: Any) -> tuple[str, ...]:

@@ -51,10 +51,11 @@ class StopStrings:
         if self.stopped:
             return ""
         self._held += text
-        places = [place for place in map(self._held.find, self._stops) if place >= 0]
-        if places:
+        found = [(place + len(stop), place) for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if found:
+            # The one that is whole first counts, however many of them came in one piece.
             self.stopped = True
-            out, self._held = self._held[: min(places)], ""
+            out, self._held = self._held[: min(found)[1]], ""
             return out
         keep = max(_overlap(self._held, stop) for stop in self._stops)
         cut = len(self._held) - keep

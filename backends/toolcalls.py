@@ -24,6 +24,7 @@ class ToolCallParser:
     def __init__(self) -> None:
         self._held = ""
         self._inside = False
+        self._after_call = False
         self.found = 0
 
     def feed(self, text: str) -> list[str | ToolCall]:
@@ -56,16 +57,17 @@ class ToolCallParser:
             return []
         if self._inside:
             read = self._read(held)
-            return [read]
+            return [read if isinstance(read, ToolCall) else _OPEN + held]
         out: list[str | ToolCall] = []
         self._say(out, held)
         return out
 
     def _say(self, out: list[str | ToolCall], text: str) -> None:
-        # White space around calls belongs to the format, not to the answer.
-        if self.found:
-            text = text.strip()
+        # White space after a call belongs to the format, not to the answer.
+        if self._after_call:
+            text = text.lstrip()
         if text:
+            self._after_call = False
             out.append(text)
 
     def _read(self, body: str) -> str | ToolCall:
@@ -78,6 +80,7 @@ class ToolCallParser:
         except (orjson.JSONDecodeError, KeyError, AttributeError):
             return _OPEN + body + _CLOSE
         self.found += 1
+        self._after_call = True
         return read
 
 

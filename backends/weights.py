@@ -77,13 +77,16 @@ def _read(name: str, folder: Path, *, toy: bool = False) -> Weights:
         raise WeightsMissing(f"{folder} has no *.safetensors")
     template = _template(folder)
     capabilities = {tag for tag, words in _PROMISES.items() if any(word in template for word in words)}
-    window = config.get("max_position_embeddings") or (config.get("text_config") or {}).get("max_position_embeddings")
+    inner = config.get("text_config")
+    window = config.get("max_position_embeddings")
+    if window is None and isinstance(inner, dict):
+        window = inner.get("max_position_embeddings")
     return Weights(name, folder, window, frozenset(capabilities | {"prefill"}), toy)
 
 
 def _template(folder: Path) -> str:
     try:
-        return (folder / "chat_template.jinja").read_text("utf-8")
+        return (folder / "chat_template.jinja").read_text("utf-8", errors="replace")
     except OSError:
         try:
             return str(_json(folder / "tokenizer_config.json").get("chat_template") or "")

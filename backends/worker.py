@@ -126,20 +126,15 @@ def _choice(
     model: ChatModel, prompt: Prompt, sampling: Sampling, index: int, reads_tools: bool, out: Renderer, cancelled: Any
 ) -> Iterator[bytes | int | None]:
     """Bytes to send, then the number of tokens made; None when the call was cancelled."""
-    count = 0
-
-    def counted() -> bool:
-        nonlocal count
-        count += 1
-        return bool(cancelled())
+    from backends.chat import End
 
     parser = ToolCallParser() if reads_tools else None
     if parser is not None and prompt.forced:
         parser.feed(prompt.forced)
     begun = False
-    for piece in model.generate(prompt, sampling, counted):
-        if isinstance(piece, str):
-            if piece == "cancelled":
+    for piece in model.generate(prompt, sampling, cancelled):
+        if isinstance(piece, End):
+            if piece.reason == "cancelled":
                 yield None
                 return
             for said in parser.end() if parser is not None else ():
@@ -147,13 +142,13 @@ def _choice(
                 begun = True
             if not begun:
                 yield out.say(index, "", ())
-            yield out.finish(index, piece)
+            yield out.finish(index, piece.reason)
+            yield piece.completion_tokens
         else:
             logprobs = _logprobs(model, piece)
             for said in parser.feed(piece.text) if parser is not None else (piece.text,):
                 yield out.say(index, said, logprobs if not isinstance(said, ToolCall) else ())
                 logprobs, begun = (), True
-    yield count
 
 
 def _logprobs(model: ChatModel, piece: Piece) -> tuple[TokenLogprob, ...]:

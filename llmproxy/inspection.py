@@ -1,4 +1,4 @@
-"""What `llmproxy models`, `explain` and `check` tell: from the running server when there is one, else worked out here."""
+"""What `llmproxy models`, `explain` and `check` tell: from the running server if there is one, else worked out here."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from llmproxy.app import Runtime, read_parts
 from llmproxy.core.config import Config
+from llmproxy.core.env import MissingVariable
 from llmproxy.core.errors import InvalidRequest, LlmproxyError, ModelNotFound
 from llmproxy.core.types import Call, JsonObject
 from llmproxy.dialects.openai import parse_chat
@@ -121,15 +122,15 @@ async def _ask(config: Config, method: str, path: str, body: JsonObject | None) 
     """What the running server says; None when there is none, or it is not ours."""
     server = config.server
     host = "127.0.0.1" if server.host in ("0.0.0.0", "::", "localhost") else server.host
-    headers = {"Authorization": f"Bearer {server.api_keys[0].reveal()}"} if server.api_keys else {}
     try:
+        headers = {"Authorization": f"Bearer {server.api_keys[0].reveal()}"} if server.api_keys else {}
         timeout = aiohttp.ClientTimeout(total=_ASK_S)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
             session.request(method, f"http://{host}:{server.port}{path}", json=body, headers=headers) as response,
         ):
             said = await response.json()
-    except (aiohttp.ClientError, TimeoutError, ValueError):
+    except (aiohttp.ClientError, TimeoutError, ValueError, MissingVariable):
         return None
     if isinstance(said, dict) and response.status == 200:
         return said

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-import ipaddress
 import signal
 import sys
 from pathlib import Path
@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from llmproxy import __version__
+from llmproxy.access import check_access
 from llmproxy.app import RUNTIME, Runtime, build_app
 from llmproxy.core.config import Config
-from llmproxy.core.env import MissingVariable
 from llmproxy.core.errors import ConfigError
 from llmproxy.web.state import SERVICES, Services
 
@@ -30,23 +30,6 @@ def run(config: Config, *, path: Path | None, local: bool) -> None:
         asyncio.run(_serve(config, path=path, local=local))
     else:
         uvloop.run(_serve(config, path=path, local=local))
-
-
-def check_access(config: Config) -> None:
-    """Refuse to listen beyond loopback without keys."""
-    server = config.server
-    for index, secret in enumerate(server.api_keys):
-        try:
-            usable = bool(secret.reveal())
-        except MissingVariable as error:
-            raise ConfigError(f"server.api_keys.{index}: {error}") from error
-        if not usable:
-            raise ConfigError(f"server.api_keys.{index}: the key is empty")
-    if not server.api_keys and not _is_loopback(server.host):
-        raise ConfigError(
-            f"server.host: {server.host} can be reached from other machines, so server.api_keys must hold a key; "
-            "or listen on 127.0.0.1"
-        )
 
 
 async def _serve(config: Config, *, path: Path | None, local: bool) -> None:
@@ -78,9 +61,10 @@ async def _serve(config: Config, *, path: Path | None, local: bool) -> None:
 async def _drain(services: Services, grace_s: float) -> None:
     """Take nothing new, and wait until what is in flight has ended, at most `grace_s` seconds."""
     services.draining = True
-    deadline = asyncio.get_running_loop().time() + grace_s
-    while services.metrics.in_flight and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.05)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace_s):
+            while services.metrics.in_flight:  # noqa: ASYNC110  # once in a life: not worth an event on every request
+                await asyncio.sleep(0.05)
 
 
 def announce(runtime: Runtime, url: str) -> None:
@@ -93,25 +77,17 @@ def announce(runtime: Runtime, url: str) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("source", "keys", "models"):
         table.add_column(heading, overflow="fold")
-    for offer in catalog.offers.values():
+    usable = [offer for offer in catalog.offers.values() if not offer.missing]
+    for offer in usable:
         models = [model.id for model in catalog.models if model.source == offer.source]
         shown = ", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
         table.add_row(offer.source, str(offer.credentials or "-"), shown or "being fetched")
-    if catalog.offers:
+    if usable:
         console.print(table)
     for name, what in runtime.parts.missing.items():
         console.print(f"not used: {name} ({what})")
-    if set(catalog.offers) <= {"local"}:
+    if all(offer.source == "local" for offer in usable):
         console.print(
             "For more models set the key of a provider, such as GROQ_API_KEY or OPENROUTER_API_KEY, and start again."
         )
     sys.stdout.flush()
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any
+
+from yarl import URL
 
 from llmproxy.core.config import Provider
 from llmproxy.core.env import MissingVariable, Secret, expand
@@ -100,6 +103,11 @@ def resolve(name: str, written: Provider | None) -> Settings:
         raise NotUsable(f"set {missing.name}") from missing
     if not base_url:
         raise NotUsable(f"set providers.{name}.base_url")
+    for field, url in (("base_url", base_url), ("models_url", models_url)):
+        try:
+            URL(url)
+        except ValueError as error:
+            raise NotUsable(f"providers.{name}.{field} is no URL: {error}") from error
     protocol = written.protocol or (entry.protocol if entry else "openai")
     if protocol not in PROTOCOLS:
         raise NotUsable(f"its protocol ({protocol}) is not spoken yet")
@@ -174,4 +182,4 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
 def _is_loopback(url: str) -> bool:
     host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
     host = host.rpartition(":")[0] if host.count(":") == 1 else host.partition("]")[0].strip("[")
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None

@@ -105,10 +105,13 @@ class Request:
             raise mapped(error) from error
 
     async def _refused(self, response: aiohttp.ClientResponse) -> AttemptError:
+        raw = b""
         try:
-            raw = await response.content.read(1 << 16)
+            async with asyncio.timeout(_LINGER_S):
+                while len(raw) < 1 << 16 and (piece := await response.content.readany()):
+                    raw += piece
         except (aiohttp.ClientError, OSError):
-            raw = b""  # the status alone says enough
+            pass  # the status, and what has come, say enough
         finally:
             response.release()
         return refusal(response.status, response.headers, raw, now=time.time())
@@ -120,7 +123,7 @@ def mapped(error: Exception, *, before_headers: bool = False) -> AttemptError:
     match error:
         case ConnectionTimeoutError() | aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
             return ConnectFailed(text)
-        case aiohttp.ClientPayloadError() if "ContentEncodingError" in text or "decompress" in text:
+        case aiohttp.ClientPayloadError() if "content-encoding" in text:
             return BadReply(f"the body cannot be decoded: {text}", outcome="bad_encoding")
         case aiohttp.InvalidURL() | ValueError():
             return ConnectFailed(text)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from llmproxy.core.errors import BadReply
-from llmproxy.core.names import matches
+from llmproxy.core.names import matches, matches_id
 from llmproxy.core.types import Model
 
 _WRAPPERS = ("data", "models", "result")
@@ -43,8 +43,8 @@ def filtered(
     models: tuple[Model, ...], source: str, keep: tuple[str, ...] | None, known: tuple[str, ...] = ()
 ) -> tuple[Model, ...]:
     """The models that `keep` (ids or globs) lets through, and those it or `known` names that the list leaves out."""
-    kept = [model for model in models if keep is None or matches(keep, source, model.id)]
-    have = {model.id for model in kept}
+    kept = [model for model in models if keep is None or matches_id(keep, model.id) or matches(keep, source, model.id)]
+    have = {name for model in kept for name in (model.id, model.name)}
     named = [name for name in (keep if keep is not None else known) if not set(name) & set("*?[") and name not in have]
     prefix = f"{source}/"
     return tuple(kept) + tuple(Model(source, name.removeprefix(prefix)) for name in named)
@@ -92,7 +92,7 @@ def _capabilities(entry: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[s
             ("json", {"response_format", "structured_outputs"}),
             ("reasoning", {"reasoning", "include_reasoning"}),
         ):
-            (have if names & set(parameters) else lack).add(tag)
+            (have if any(name in parameters for name in names) else lack).add(tag)
     architecture = entry.get("architecture")
     inputs = architecture.get("input_modalities") if isinstance(architecture, dict) else entry.get("input_modalities")
     if isinstance(inputs, list) and inputs:
@@ -105,8 +105,8 @@ def _capabilities(entry: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[s
                 (have if flags[flag] else lack).add(tag)
     features = entry.get("features")
     if isinstance(features, list):
-        have |= {"tools", "vision", "reasoning"} & set(features)
-        if {"json_mode", "json_schema"} & set(features):
+        have |= {tag for tag in ("tools", "vision", "reasoning") if tag in features}
+        if "json_mode" in features or "json_schema" in features:
             have.add("json")
     return frozenset(have), frozenset(lack - have)
 

@@ -78,7 +78,9 @@ class OpenAiCompatible:
         if call.endpoint == "passthrough":
             url = URL(self.settings.base_url + call.path, encoded=True)
             headers.update(call.raw_headers)
-            body = candidate.model.id.encode().join(call.raw) if call.raw else None
+            is_json = call.raw_headers.get("content-type", "").startswith("application/json")
+            model_id = orjson.dumps(candidate.model.id)[1:-1] if is_json else candidate.model.id.encode()
+            body = model_id.join(call.raw) if call.raw else None
             return Request(self._session, call.method, url, headers, body, self.settings.proxy)
         headers["Content-Type"] = "application/json"
         try:

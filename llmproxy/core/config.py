@@ -27,9 +27,10 @@ from pydantic import (
 
 from llmproxy.core.env import Secret
 from llmproxy.core.errors import ConfigError
+from llmproxy.core.names import POOL_WORDS
 from llmproxy.core.types import CAPABILITIES, Tier
 
-RESERVED_NAMES = frozenset({"llmproxy", "local"})
+RESERVED_NAMES = frozenset({"llmproxy", *POOL_WORDS})
 
 _RETIRED = {
     "": ("free_tier", "fusion", "providers_pr", "flagship_tier"),
@@ -215,6 +216,9 @@ class Config(Section):
         for name in self.providers:
             if name in RESERVED_NAMES or "/" in name or "__" in name or not name:
                 raise ValueError(f"providers.{name}: the name is reserved or holds '/' or '__'")
+        for name in self.pools:
+            if name in RESERVED_NAMES or not name:
+                raise ValueError(f"pools.{name}: the name is reserved")
         return self
 
 
@@ -282,16 +286,24 @@ def _without_retired(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     kept = dict(data)
     if isinstance(kept.get("known_free"), list):
         known = kept.pop("known_free")
-        kept["believed_free"] = [*kept.get("believed_free", ()), *known]
+        if isinstance(believed := kept.get("believed_free", []), list):
+            kept["believed_free"] = [*believed, *known]
         warnings.append("known_free is now called believed_free")
     for section, keys in _RETIRED.items():
         part = kept if not section else dict(kept[section]) if isinstance(kept.get(section), dict) else {}
-        for key in keys:
-            if part.pop(key, None) is not None:
-                warnings.append(f"{section + '.' if section else ''}{key} has no effect any more")
+        found = [key for key in keys if part.pop(key, None) is not None]
+        warnings += [f"{section + '.' if section else ''}{key} has no effect any more" for key in found]
         if section and section in kept and isinstance(kept[section], dict):
             kept[section] = part
-    for mapping in ("free_limits", "model_reasoning", "model_capabilities", "model_context", "aliases", "providers"):
+    for mapping in (
+        "free_limits",
+        "model_reasoning",
+        "model_capabilities",
+        "model_context",
+        "aliases",
+        "providers",
+        "pools",
+    ):
         if isinstance(kept.get(mapping), dict):
             kept[mapping] = {key: value for key, value in kept[mapping].items() if not key.startswith("_")}
     return kept, warnings

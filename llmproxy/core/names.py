@@ -90,9 +90,8 @@ def spellings(source: str, model_id: str) -> tuple[str, ...]:
 
 def split_model(name: str, providers: Collection[str]) -> tuple[str, str] | None:
     """(provider, upstream id) of a concrete name in any of its spellings; None when no known provider is in it."""
-    if match := _IN_BRACKETS.match(name):
-        if match["provider"] in providers:
-            return match["provider"], match["id"]
+    if (match := _IN_BRACKETS.match(name)) and match["provider"] in providers:
+        return match["provider"], match["id"]
     for separator in ("/", "__"):
         provider, found, model_id = name.partition(separator)
         if found and model_id and provider in providers:
@@ -104,9 +103,18 @@ def split_model(name: str, providers: Collection[str]) -> tuple[str, str] | None
 
 
 def matches(patterns: Collection[str], source: str, model_id: str) -> bool:
-    """Whether a glob (or plain id) in `patterns` names the model, as `provider/id` or by its bare id.
+    """Whether a glob (or plain id) in `patterns` names the model, as `provider/id` or (without a slash) by its bare id.
 
-    `*`, `?` and `[…]` are as in `fnmatch`, case-sensitive, and `*` crosses `/`.
+    `*`, `?` and `[…]` are as in `fnmatch`, case-sensitive, and `*` crosses `/`. A pattern with a slash begins with a
+    provider: `google/gemini` is not the model that OpenRouter calls by that id.
     """
     full = f"{source}/{model_id}"
-    return any(pattern in (full, model_id) or fnmatchcase(full, pattern) for pattern in patterns)
+    return any(
+        pattern == full or fnmatchcase(full, pattern) or ("/" not in pattern and pattern == model_id)
+        for pattern in patterns
+    )
+
+
+def matches_id(patterns: Collection[str], model_id: str) -> bool:
+    """Whether a glob (or plain id) in `patterns`, which are all about one provider, names its model."""
+    return any(pattern == model_id or fnmatchcase(model_id, pattern) for pattern in patterns)

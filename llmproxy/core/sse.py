@@ -58,8 +58,9 @@ class Splitter:
     def feed(self, data: bytes) -> bytes:
         if self.rest:
             data = self.rest + data
-        end = data.rfind(b"\n\n") + 2
-        if end == len(data):
+        found = data.rfind(b"\n\n")
+        end = found + 2 if found >= 0 else 0
+        if end and end == len(data):
             self.rest = b""
             return data
         if b"\r" in data:
@@ -67,9 +68,7 @@ class Splitter:
             # A block that ends in a lone \r may be the first half of \r\n: it is kept until the next byte tells.
             if ends and ends[-1] == len(data) and data.endswith(b"\r"):
                 ends.pop()
-            end = max([end if end > 1 else 0, *ends])
-        elif end == 1:
-            end = 0
+            end = max([end, *ends])
         self.rest = data[end:]
         if len(self.rest) > self.limit_bytes:
             raise EventTooLarge(f"an event of over {self.limit_bytes} bytes has no end")

@@ -80,7 +80,8 @@ class Call:
     `body` is the request without `model`, `models`, `stream` and `stream_options`. A pass-through call has `path`,
     `method` and `raw` instead: the pieces of its body, between which the model's own id belongs.
     `hold` asks for a stream that is judged whole before its first byte goes out; `early` for forced JSON that is let
-    out as it comes and checked at the end. `include_usage` is what the client asked for; `count_usage` is False where it forbade asking the upstream.
+    out as it comes and checked at the end. `include_usage` is what the client asked for; `count_usage` is False where
+    it forbade asking the upstream.
     """
 
     id: str

@@ -92,7 +92,7 @@ def parse_embeddings(body: JsonObject, call_id: str) -> Call:
     if "model" not in body:
         raise InvalidRequest("model is required for embeddings", param="model")
     given = body.get("input")
-    if not (isinstance(given, str) or isinstance(given, list)) or not given:
+    if not isinstance(given, str | list) or not given:
         raise InvalidRequest("input must be a string or a list that is not empty", param="input")
     if body.get("stream"):
         raise InvalidRequest("embeddings cannot be streamed", param="stream")
@@ -129,7 +129,8 @@ def _check_messages(messages: Any) -> None:
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise InvalidRequest("a message must be an object", param=f"messages.{index}")
-        if message.get("role") not in _ROLES:
+        role = message.get("role")
+        if not isinstance(role, str) or role not in _ROLES:
             raise InvalidRequest(f"role must be one of {', '.join(sorted(_ROLES))}", param=f"messages.{index}.role")
         content = message.get("content")
         if isinstance(content, str):
@@ -187,25 +188,31 @@ def _forced_tools(body: JsonObject) -> dict[str, Any] | None:
     offered = {
         tool["function"]["name"]: tool["function"].get("parameters")
         for tool in body.get("tools") or ()
-        if isinstance(tool.get("function"), dict)
+        if tool.get("type", "function") == "function"
     }
     wanted: list[Any]
-    if choice == "required":
+    if choice in ("required", "any"):  # "any" is Mistral's word
         wanted = list(offered)
     elif isinstance(choice, dict) and isinstance(choice.get("function"), dict):
         wanted = [choice["function"].get("name")]
     elif isinstance(choice, dict) and isinstance(allowed := choice.get("allowed_tools"), dict):
         if allowed.get("mode") != "required":
             return None
-        wanted = [(tool.get("function") or {}).get("name") for tool in allowed.get("tools") or ()]
+        listed = allowed.get("tools")
+        wanted = [_name_in(tool) for tool in listed] if isinstance(listed, list) else []
     else:
         raise InvalidRequest("tool_choice must be none, auto, required, or name a function", param="tool_choice")
-    if not wanted or any(name not in offered for name in wanted):
+    if not wanted or any(not isinstance(name, str) or name not in offered for name in wanted):
         raise InvalidRequest("tool_choice asks for a tool that is not in tools", param="tool_choice")
     for name in wanted:
         if offered[name] and (problem := defect(offered[name])):
             raise InvalidRequest(f"the parameters of {name} are not a JSON schema: {problem}", param="tools")
     return {name: offered[name] for name in wanted}
+
+
+def _name_in(tool: Any) -> Any:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return function.get("name") if isinstance(function, dict) else None
 
 
 def _needs(body: Mapping[str, object]) -> frozenset[str]:

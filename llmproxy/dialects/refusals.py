@@ -7,6 +7,7 @@ endpoint), `{"error": "text"}`, `{"detail": …}` (Mistral), `{"message": …}` 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ _PROSE_KINDS: tuple[tuple[str, RefusalKind], ...] = (
     ),
     (r"content (filter|management)|safety (system|settings)|responsible ?ai|flagged", "content_filter"),
     (
-        r"model .{0,80}(does not exist|not found|is not available|has been (retired|decommissioned)|"
-        r"not a valid model)|invalid model|unknown model|model_not_found",
+        r"model .{0,80}(does not exist|not found|is not available|has been (retired|decommissioned))|"
+        r"is not a valid model|invalid model|unknown model|model_not_found",
         "not_found",
     ),
     (r"degraded|temporarily|capacity exceeded|overloaded", "server"),
@@ -80,14 +81,26 @@ _PROSE_KINDS: tuple[tuple[str, RefusalKind], ...] = (
 )
 _PROSE = tuple((re.compile(pattern, re.IGNORECASE), kind) for pattern, kind in _PROSE_KINDS)
 
+# OpenRouter has the model, but no endpoint of it that honours a field of the request.
+_NO_ENDPOINTS = re.compile(r"no endpoints found that (can handle|support)", re.IGNORECASE)
+
 _SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])(?![a-z])")
 _PROSE_WAIT = re.compile(
-    r"(?:try again in|retry (?:in|after)|please wait)\s+((?:\d+(?:\.\d+)?\s*(?:ms|[dhms])(?:[a-z]*)?\s*)+)",
+    r"(?:try again in|retry (?:in|after)|please wait)\s+((?:\d+(?:\.\d+)?\s*(?:m(?:illi)?s|[dhms])(?:[a-z]*)?\s*)+)",
     re.IGNORECASE,
 )
 _QUOTED_PARAM = re.compile(r"['\"`]([a-z][a-z0-9_.]{2,40})['\"`]")
 _DAY_S = 86_400.0
+
+# Fields that providers name when they refuse one; a quoted one of these says what the refusal is about.
+_FIELD_NAMES = frozenset(
+    {
+        "parallel_tool_calls", "tool_choice", "tools", "response_format", "logit_bias", "logprobs", "top_logprobs", "n",
+        "stop", "seed", "user", "store", "metadata", "frequency_penalty", "presence_penalty", "reasoning_effort",
+        "stream_options", "service_tier", "temperature", "top_p", "max_tokens", "max_completion_tokens", "prediction",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +120,7 @@ def read_error(body: Any, fallback: str) -> ErrorBody:
         body = body[0]
     if not isinstance(body, dict):
         return ErrorBody(str(body)[:300] if body else fallback)
-    inner = body.get("error", body.get("errors", body))
+    inner = next((body[key] for key in ("error", "errors") if body.get(key) is not None), body)
     if isinstance(inner, list) and inner:
         inner = inner[0]
     if not isinstance(inner, dict):
@@ -136,9 +149,9 @@ def refusal(status: int, headers: Mapping[str, str], raw: bytes, *, now: float) 
 def error_in_body(body: Any, *, now: float, status: int = 200) -> Refused:
     """Classify an `error` that came under a 2xx, or as an event in a stream."""
     error = read_error(body, "the upstream reported an error")
-    digits = error.code if error.code and error.code.isdigit() else (error.details or {}).get("status")
-    said = int(digits) if isinstance(digits, int) or (isinstance(digits, str) and digits.isdigit()) else 502
-    found = classify(said if 400 <= said < 600 else 502, {}, error, now=now)
+    codes = (error.code, str((error.details or {}).get("status")))
+    said = next((int(code) for code in codes if code and re.fullmatch(r"[45][0-9]{2}", code)), 502)
+    found = classify(said, {}, error, now=now)
     found.http_status = status
     found.outcome = f"error_in_{status}"
     return found
@@ -162,12 +175,12 @@ def classify(status: int, headers: Mapping[str, str], error: ErrorBody, *, now: 
 def retry_after_s(headers: Mapping[str, str], error: ErrorBody | None, *, now: float) -> float | None:
     """Seconds to wait as stated by `retry-after-ms`, `Retry-After` (seconds or date), RetryInfo, or prose; ≤ a day."""
     found: float | None = None
-    if (text := headers.get("retry-after-ms")) and _number(text) is not None:
+    if (text := headers.get("retry-after-ms")) and (_number(text) or 0.0) > 0:
         found = float(text) / 1000.0
     elif text := headers.get("retry-after"):
         found = parse_wait_s(text, now=now)
     if found is None and error is not None:
-        found = _stated_in_body(error)
+        found = _stated_in_body(error, now=now)
     return None if found is None else min(max(found, 0.0), _DAY_S)
 
 
@@ -191,14 +204,20 @@ def parse_wait_s(text: str, *, now: float) -> float | None:
     return None
 
 
-def _stated_in_body(error: ErrorBody) -> float | None:
+def _stated_in_body(error: ErrorBody, *, now: float) -> float | None:
+    metadata = (error.details or {}).get("metadata")
+    inner = metadata.get("headers") if isinstance(metadata, dict) else None
+    if isinstance(inner, dict) and (reset := inner.get("X-RateLimit-Reset")):  # OpenRouter
+        wait_s = parse_wait_s(str(reset), now=now)
+        if wait_s is not None and wait_s > 0:
+            return wait_s
     details = (error.details or {}).get("details")
     for entry in details if isinstance(details, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("retryDelay"), str):
             return parse_wait_s(entry["retryDelay"], now=0.0)
     if match := _PROSE_WAIT.search(error.message):
-        units = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[dhms])", match[1])
-        return sum(float(value) * _SECONDS[unit.lower()] for value, unit in units)
+        units = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|millis|[dhms])", match[1].lower())
+        return sum(float(value) * _SECONDS["ms" if unit == "millis" else unit] for value, unit in units)
     return None
 
 
@@ -210,15 +229,20 @@ def _kind(status: int, headers: Mapping[str, str], error: ErrorBody) -> RefusalK
             return found
     if status in (400, 422, 403, 404):
         for pattern, kind in _PROSE:
-            if pattern.search(error.message) and (status in (400, 422) or kind in ("auth", "unsupported")):
+            if pattern.search(error.message) and (status in (400, 422) or kind == "auth"):
                 return kind
+        if status == 404 and _NO_ENDPOINTS.search(error.message):
+            return "unsupported"
     if status >= 500:
         return "server"
-    return _BY_STATUS.get(status, "invalid" if 400 <= status < 500 else "server")
+    return _BY_STATUS.get(status, "conflict" if 400 <= status < 500 else "server")
 
 
 def _feature(message: str) -> str | None:
     """Which field or capability a "not supported" is about, when the text tells."""
+    for name in re.findall(r"['\"`]([a-z_]+)['\"`]", message):
+        if name in _FIELD_NAMES:
+            return str(name)
     lowered = message.lower()
     for word, feature in (
         ("response_format", "response_format"),
@@ -246,9 +270,10 @@ def _prose(raw: bytes) -> str:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return None if math.isnan(number) else number
 
 
 def _text(value: Any) -> str | None:

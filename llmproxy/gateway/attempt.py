@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from llmproxy.core.contract import Source, Stream
-from llmproxy.core.errors import ConnectionLost, TimedOut
+from llmproxy.core.errors import AttemptError, ConnectionLost, TimedOut
 from llmproxy.core.types import Attempt, Call, Candidate, Kept, Reply, Usage
 from llmproxy.gateway.judge import check_reply
 from llmproxy.gateway.patience import Patience
-from llmproxy.gateway.relay import RawRelay, Relay, read_usage
+from llmproxy.gateway.relay import Mode, RawRelay, Relay, read_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,19 @@ class Client(Protocol):
 class Exchange:
     """One call with one client over all its attempts; `kept` is the candidate whose turn it is."""
 
-    __slots__ = ("attempts", "call", "client", "committed", "content_type", "kept", "raw", "relay", "status", "streams")
+    __slots__ = (
+        "attempts",
+        "call",
+        "client",
+        "committed",
+        "content_type",
+        "kept",
+        "raw",
+        "relay",
+        "started_s",
+        "status",
+        "streams",
+    )
 
     def __init__(self, call: Call, client: Client, kept: Kept) -> None:
         self.call = call
@@ -58,9 +71,15 @@ class Exchange:
         self.streams = call.stream or self.raw
         self.relay = RawRelay() if self.raw else Relay(call) if self.streams else None
         self.attempts: list[Attempt] = []
+        self.started_s = 0.0
         self.committed = False
         self.status = 200
         self.content_type = "text/event-stream; charset=utf-8"
+
+    @property
+    def reason(self) -> str:
+        """Why this candidate answers: its place in the plan, and what went wrong before it."""
+        return f"{self.kept.reason}; after {self.attempts[-1].outcome}" if self.attempts else self.kept.reason
 
     async def write(self, data: bytes) -> None:
         """Send bytes to the client; the first time is the commit, and tells it who answers."""
@@ -76,7 +95,9 @@ class Exchange:
 
     async def _commit(self) -> None:
         self.committed = True
-        head = Head(self.kept.candidate, self.kept.reason, tuple(self.attempts), self.status, self.content_type)
+        elapsed_s = asyncio.get_running_loop().time() - self.started_s
+        now = Attempt(self.kept.candidate.model.name, "ok", elapsed_s, self.status)
+        head = Head(self.kept.candidate, self.reason, (*self.attempts, now), self.status, self.content_type)
         await self.client.open(head)
 
 
@@ -96,17 +117,20 @@ async def whole(source: Source, candidate: Candidate, call: Call, waits: Waits, 
     return reply, read_usage(body.get("usage"))
 
 
-async def streamed(source: Source, candidate: Candidate, exchange: Exchange, waits: Waits, budget_s: float) -> Usage:
+async def streamed(
+    source: Source, candidate: Candidate, mode: Mode, exchange: Exchange, waits: Waits, budget_s: float
+) -> Usage:
     """The answer piece by piece into `exchange`; returns when all of it was written. Raises an `AttemptError`."""
+    call = _continued(exchange) if mode == "append" else exchange.call
     relay = exchange.relay
     assert relay is not None
     # A local model may still be loading; nobody but the deadline hurries it.
     first_s = budget_s if candidate.model.local else min(waits.first_token_s, budget_s)
     for last_chance in (False, True):
-        relay.begin(candidate.model.name)
+        relay.begin(candidate.model.name, mode)
         last = b""
         try:
-            last = await _pump(source, candidate, exchange, first_s, waits.stall_s)
+            last = await _pump(source, candidate, call, exchange, first_s, waits.stall_s)
         except ConnectionLost as lost:
             if lost.sent_nothing and not last_chance:
                 continue
@@ -116,8 +140,25 @@ async def streamed(source: Source, candidate: Candidate, exchange: Exchange, wai
             if not relay.finished:
                 raise
         break
-    await exchange.finish(last + relay.end())
+    try:
+        end = relay.end()
+    except AttemptError:
+        if last:
+            await exchange.write(last)
+        raise
+    await exchange.finish(last + end)
     return relay.usage or Usage(estimated=True)
+
+
+def _continued(exchange: Exchange) -> Call:
+    """The call with what the client has of the answer as its last message (or at the end of its prompt)."""
+    assert isinstance(exchange.relay, Relay)
+    text, body = exchange.relay.sent_text.rstrip(), exchange.call.body
+    if exchange.call.endpoint == "completions":
+        body = {**body, "prompt": body["prompt"] + text}
+    else:
+        body = {**body, "messages": [*body["messages"], {"role": "assistant", "content": text}]}
+    return replace(exchange.call, body=body)
 
 
 async def _send(source: Source, candidate: Candidate, call: Call, limit_s: float) -> Reply:
@@ -125,12 +166,14 @@ async def _send(source: Source, candidate: Candidate, call: Call, limit_s: float
         return await source.send(call, candidate)
 
 
-async def _pump(source: Source, candidate: Candidate, exchange: Exchange, first_s: float, stall_s: float) -> bytes:
+async def _pump(
+    source: Source, candidate: Candidate, call: Call, exchange: Exchange, first_s: float, stall_s: float
+) -> bytes:
     """Relay until the stream says that it is done, or ends; what came with the end is left to be sent with it."""
     relay = exchange.relay
     assert relay is not None
     stream: Stream
-    async with Patience(first_s, "first_token") as patience, source.stream(exchange.call, candidate) as stream:
+    async with Patience(first_s, "first_token") as patience, source.stream(call, candidate) as stream:
         if exchange.raw:
             exchange.status = stream.status
             exchange.content_type = stream.headers.get("content-type", "application/octet-stream")

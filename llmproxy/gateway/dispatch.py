@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import orjson
-
-from llmproxy.core import sse
 from llmproxy.core.contract import Source
 from llmproxy.core.errors import (
     AttemptError,
     ConnectFailed,
+    ConnectionLost,
     DeadlineExceeded,
     LlmproxyError,
     Refused,
+    TimedOut,
+    Truncated,
 )
-from llmproxy.core.types import Attempt, Call, Candidate, Kept, Plan, Reply, Usage
+from llmproxy.core.types import Attempt, Call, Candidate, Kept, Plan, Reply, Usage, trail
 from llmproxy.gateway.attempt import Client, Exchange, Waits, streamed, whole
 from llmproxy.gateway.metrics import Metrics
+from llmproxy.gateway.relay import Mode, Relay
 from llmproxy.gateway.verdict import nobody, of_failures, same_refusal
 from llmproxy.routing.catalog import Catalog
 from llmproxy.routing.health import Health
@@ -34,6 +35,7 @@ from llmproxy.routing.planner import plan
 
 # The share of the deadline that the first of several candidates may use up, so that one failover always fits.
 _FIRST_SHARE = 0.6
+_PREFILL = frozenset({"prefill"})
 
 
 class Answer(NamedTuple):
@@ -88,39 +90,62 @@ class Dispatcher:
         if not made.kept:
             raise nobody(made)
         exchange = Exchange(call, client, made.kept[0])
-        failures: list[AttemptError] = []
-        tried: list[Candidate] = []
-        for kept in _worth_trying(made.kept, tried, failures):
+        queue = Queue(made.kept)
+        while (kept := queue.next(exchange)) is not None:
             now = loop.time()
-            if now >= deadline:
+            if now >= deadline and not exchange.committed:
                 raise self._failed(DeadlineExceeded(f"no answer within {waits.deadline_s:g} s"), exchange)
-            share = _FIRST_SHARE if not failures and len(made.kept) > 1 else 1.0
+            share = _FIRST_SHARE if not queue.failures and len(made.kept) > 1 else 1.0
+            budget_s = waits.deadline_s if exchange.committed else (deadline - now) * share
+            mode = self._mode(kept.candidate, exchange, now)
             try:
-                return await self._attempt(kept, exchange, waits, (deadline - now) * share)
+                return await self._attempt(kept, mode, exchange, waits, budget_s)
             except AttemptError as error:
-                tried.append(kept.candidate)
-                failures.append(error)
                 self._note(kept.candidate, error, exchange, loop.time() - now)
+                if mode == "append" and isinstance(error, Refused) and error.http_status in (400, 422):
+                    # It takes no partial answer: remembered, and asked once more, from the beginning.
+                    self.health.learn_lack(kept.candidate, "prefill", error.message, loop.time())
+                    queue.again(kept)
+                    continue
+                queue.failed(kept, error)
                 if exchange.committed:
-                    await self._break_off(exchange, error)
-                    raise self._failed(error, exchange) from error
+                    continue
                 if isinstance(error, Refused) and error.kind in ("invalid", "content_filter"):
                     raise self._failed(same_refusal(error), exchange) from error
+        last = queue.failures[-1]
+        if exchange.committed:
+            await self._break_off(exchange, last)
+            raise self._failed(last, exchange) from last
         if loop.time() >= deadline:
-            raise self._failed(DeadlineExceeded(f"no answer within {waits.deadline_s:g} s"), exchange) from failures[-1]
-        raise self._failed(of_failures(made, failures), exchange) from failures[-1]
+            raise self._failed(DeadlineExceeded(f"no answer within {waits.deadline_s:g} s"), exchange) from last
+        raise self._failed(of_failures(made, queue.failures), exchange) from last
 
-    async def _attempt(self, kept: Kept, exchange: Exchange, waits: Waits, budget_s: float) -> Answer:
+    def _mode(self, candidate: Candidate, exchange: Exchange, now: float) -> Mode:
+        """How the candidate is asked: from the beginning, or to go on from what the client has."""
+        relay = exchange.relay
+        if not exchange.committed or not isinstance(relay, Relay):
+            return "fresh"
+        relay.settle()
+        if relay.sent_text and not relay.sent_calls:
+            call = exchange.call
+            takes_prefill = "prefill" in candidate.model.capabilities and not self.health.learned_lack(
+                candidate, _PREFILL, now
+            )
+            if (call.endpoint == "chat" and takes_prefill) or isinstance(call.body.get("prompt"), str):
+                return "append"
+        return "align" if relay.sent_text or relay.sent_calls else "fresh"
+
+    async def _attempt(self, kept: Kept, mode: Mode, exchange: Exchange, waits: Waits, budget_s: float) -> Answer:
         loop = asyncio.get_running_loop()
         candidate, started = kept.candidate, loop.time()
-        exchange.kept = kept
+        exchange.kept, exchange.started_s = kept, started
         source = self.sources.get(candidate.model.source)
         if source is None:
             raise ConnectFailed(f"the source {candidate.model.source} was removed from the configuration")
         reply = None
         try:
             if exchange.streams:
-                usage = await streamed(source, candidate, exchange, waits, budget_s)
+                usage = await streamed(source, candidate, mode, exchange, waits, budget_s)
             else:
                 reply, usage = await whole(source, candidate, exchange.call, waits, budget_s)
         except asyncio.CancelledError:
@@ -128,12 +153,11 @@ class Dispatcher:
             exchange.attempts.append(Attempt(candidate.model.name, "cancelled", elapsed_s))
             self._metrics.attempt(candidate.model, "cancelled", elapsed_s)
             raise
-        elapsed_s = loop.time() - started
+        elapsed_s, reason = loop.time() - started, exchange.reason
         self.health.succeeded(candidate, elapsed_s)
         self._metrics.attempt(candidate.model, "ok", elapsed_s)
         self._metrics.tokens(candidate.model, usage)
         exchange.attempts.append(Attempt(candidate.model.name, "ok", elapsed_s, 200))
-        reason = kept.reason if not exchange.attempts[:-1] else f"{kept.reason}; after {exchange.attempts[-2].outcome}"
         return Answer(candidate, reason, tuple(exchange.attempts), usage, reply)
 
     def _note(self, candidate: Candidate, error: AttemptError, exchange: Exchange, elapsed_s: float) -> None:
@@ -152,9 +176,11 @@ class Dispatcher:
 
     async def _break_off(self, exchange: Exchange, error: AttemptError) -> None:
         """The client has part of an answer that nobody can finish: tell it so, in the stream."""
-        if not exchange.raw:
-            body = {"message": error.message, "type": "api_error", "param": None, "code": error.outcome}
-            await exchange.finish(sse.event(orjson.dumps({"error": body})))
+        assert exchange.relay is not None
+        body = {"message": error.message, "type": "api_error", "param": None, "code": error.outcome}
+        told = exchange.relay.broken(body, f"attempts: {trail(exchange.attempts)}")
+        if told:
+            await exchange.finish(told)
 
     @staticmethod
     def _failed(error: LlmproxyError, exchange: Exchange) -> LlmproxyError:
@@ -162,35 +188,64 @@ class Dispatcher:
         return error
 
 
-def _worth_trying(kept: Sequence[Kept], tried: Sequence[Candidate], failures: Sequence[AttemptError]) -> Iterator[Kept]:
-    """`kept` in its order, leaving for last (or out) what the failures so far make pointless.
+class Queue:
+    """The candidates of one call that are still worth asking, in their order.
 
     A dead key is not asked again for another model. A source that could not be reached, or whose servers failed, is
-    asked again only after all others.
+    asked again only after all others, and not at all after the second time. Once the client has part of an answer,
+    those that can continue it come first, and the candidate that broke off may try once more when nobody else is left.
     """
-    later: list[Kept] = []
-    for entry in kept:
-        verdict = _pointless(entry.candidate, tried, failures)
-        if verdict == "later":
-            later.append(entry)
-        elif verdict == "no":
-            yield entry
-    for entry in later:
-        if _pointless(entry.candidate, tried, failures) != "never":
-            yield entry
 
+    def __init__(self, kept: Sequence[Kept]) -> None:
+        self._waiting = list(kept)
+        self._tried: list[Kept] = []
+        self._retried = False
+        self.failures: list[AttemptError] = []
 
-def _pointless(candidate: Candidate, tried: Sequence[Candidate], failures: Sequence[AttemptError]) -> str:
-    answer = "no"
-    for other, failure in zip(tried, failures, strict=True):
-        if other.model.source != candidate.model.source:
-            continue
-        if (
-            isinstance(failure, Refused)
-            and failure.kind in ("auth", "credit")
-            and other.credential == candidate.credential
-        ):
-            return "never"
-        if isinstance(failure, ConnectFailed) or (isinstance(failure, Refused) and failure.kind == "server"):
-            answer = "later"
-    return answer
+    def next(self, exchange: Exchange) -> Kept | None:
+        """The one whose turn it is; None when nobody is left."""
+        if not self.failures:
+            return self._waiting.pop(0) if self._waiting else None
+        relay = exchange.relay
+        if exchange.committed and not (relay is not None and relay.can_take_over):
+            return None
+        chances = [(self._chance(entry.candidate), entry) for entry in self._waiting]
+        worth = [entry for chance, entry in chances if chance == "good"] or [
+            entry for chance, entry in chances if chance == "poor"
+        ]
+        if exchange.committed:
+            worth.sort(key=lambda entry: "prefill" not in entry.candidate.model.capabilities)
+        if worth:
+            self._waiting.remove(worth[0])
+            return worth[0]
+        return self._broken_off() if exchange.committed else None
+
+    def failed(self, kept: Kept, error: AttemptError) -> None:
+        """`kept` was asked and failed."""
+        self._tried.append(kept)
+        self.failures.append(error)
+
+    def again(self, kept: Kept) -> None:
+        """`kept` is to be asked next, in another way."""
+        self._waiting.insert(0, kept)
+
+    def _broken_off(self) -> Kept | None:
+        """The candidate whose stream was the last to break off, once."""
+        if self._retried:
+            return None
+        self._retried = True
+        broken = (ConnectionLost, Truncated, TimedOut)
+        pairs = zip(self._tried, self.failures, strict=True)
+        return next((kept for kept, error in reversed(list(pairs)) if isinstance(error, broken)), None)
+
+    def _chance(self, candidate: Candidate) -> str:
+        down = 0
+        for kept, error in zip(self._tried, self.failures, strict=True):
+            if kept.candidate.model.source != candidate.model.source:
+                continue
+            refused = isinstance(error, Refused)
+            same_key = kept.candidate.credential == candidate.credential
+            if isinstance(error, Refused) and error.kind in ("auth", "credit") and same_key:
+                return "none"
+            down += isinstance(error, ConnectFailed) or (refused and getattr(error, "kind", "") == "server")
+        return "good" if not down else "poor" if down == 1 else "none"

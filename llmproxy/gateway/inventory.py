@@ -1,4 +1,4 @@
-"""Which models there are: lists fetched in the background, kept through failures and restarts, one snapshot at a time."""
+"""Which models there are: lists fetched in the background, kept through failures and restarts, one snapshot at once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ListCache:
     def get(self, key: str) -> tuple[Model, ...]:
         try:
             return tuple(_model(fields) for fields in self._lists.get(key, ()))
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             _log.warning("the cached model list of %s is not used: %s", key, error)
             return ()
 
@@ -74,8 +74,9 @@ class Inventory:
         for offer in offers:
             known = self._offers.get(offer.source)
             key = cache_keys.get(offer.source, "")
-            models = offer.models or (known.models if known is not None and self._keys.get(offer.source) == key else ())
-            models = models or (self._cache.get(key) if key else ())
+            same = known is not None and key and self._keys.get(offer.source) == key
+            models = (known.models if known is not None and same else ()) or (self._cache.get(key) if key else ())
+            models = models or offer.models
             filled.append(dataclasses.replace(offer, models=models))
         catalog = Catalog(filled, config)
         self._config, self._keys, self.catalog = config, dict(cache_keys), catalog

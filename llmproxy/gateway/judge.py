@@ -10,6 +10,7 @@ import orjson
 from llmproxy.core.errors import BadReply, Unmet
 from llmproxy.core.schema import violation
 from llmproxy.core.types import Call, Forced, JsonObject
+from llmproxy.gateway.pieces import as_text
 
 # Finish reasons under which an answer without the forced thing is an honest answer, not a failure.
 HONEST_ENDS = frozenset({"length", "content_filter"})
@@ -28,15 +29,23 @@ def check_reply(call: Call, body: Any) -> JsonObject:
         raise BadReply("the reply has no choices", outcome="no_choices")
     if not any(isinstance(choice, dict) and has_output(choice, call.endpoint) for choice in choices):
         raise BadReply("the reply has no output", outcome="empty")
+    for choice in choices:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict) and isinstance(message.get("content"), dict | list):
+            thought, message["content"] = as_text(message["content"])
+            if thought:
+                message.setdefault("reasoning_content", thought)
     if call.forced is not None:
         for choice in choices:
-            check_forced(call.forced, choice.get("message") or {}, choice.get("finish_reason"))
+            choice = choice if isinstance(choice, dict) else {}
+            message = choice.get("message")
+            check_forced(call.forced, message if isinstance(message, dict) else {}, choice.get("finish_reason"))
     return body
 
 
 def has_output(choice: Mapping[str, Any], endpoint: str = "chat") -> bool:
     """Whether a choice says anything: text, a tool call, a refusal, reasoning, audio, or an honest early end."""
-    if choice.get("finish_reason") in HONEST_ENDS:
+    if str(choice.get("finish_reason")) in HONEST_ENDS:
         return True
     if endpoint == "completions":
         return bool(choice.get("text"))
@@ -57,9 +66,9 @@ def speaks(message: Mapping[str, Any]) -> bool:
     )
 
 
-def check_forced(forced: Forced, message: Mapping[str, Any], finish_reason: str | None) -> None:
+def check_forced(forced: Forced, message: Mapping[str, Any], finish_reason: Any) -> None:
     """Raise `Unmet` unless `message` delivers the forced capability, refuses, or ends honestly early."""
-    if message.get("refusal") or finish_reason in HONEST_ENDS:
+    if message.get("refusal") or str(finish_reason) in HONEST_ENDS:
         return
     if forced.tools is not None:
         _check_tools(forced, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,7 +11,8 @@ import orjson
 from llmproxy.core.types import JsonObject
 from llmproxy.gateway.judge import speaks
 
-_MARK = "llmproxy"
+_MARK = "text of the lane"
+_PLAIN = re.compile(rb"[ !#-\[\]-~]*")  # printable ASCII but the quote and the backslash
 
 
 class Lane:
@@ -28,7 +30,7 @@ class Lane:
         text = event[len(self._head) : -len(self._tail)]
         if len(text) + len(self._head) + len(self._tail) != len(event):
             return None
-        if b'"' not in text and b"\\" not in text and b"\n" not in text and text.isascii():
+        if _PLAIN.fullmatch(text):
             return text
         try:
             orjson.loads(b'"' + text + b'"')
@@ -49,7 +51,7 @@ class Lane:
         `chunk` is `raw` decoded, `rest` what of its envelope goes to the client, `render` writes an event.
         """
         choice = chunk["choices"][0]
-        if choice.get("finish_reason") or (choice.get("index") or 0) != 0:
+        if not raw.startswith(b"{") or choice.get("finish_reason") or (choice.get("index") or 0) != 0:
             return None
         holder = choice if field == "text" else choice.get("delta")
         if not isinstance(holder, dict) or not isinstance(holder.get(field), str) or not holder[field]:
@@ -69,8 +71,8 @@ class Lane:
         else:
             kept = {key: value for key, value in holder.items() if key not in ("role", "content", "tool_calls")}
             out["delta"] = {**kept, "content": _MARK}
-        out_head, mark, out_tail = render({**rest, "choices": [out]}).partition(b'"' + _MARK.encode() + b'"')
-        return Lane(b"data: " + head, tail, out_head + b'"', b'"' + out_tail) if mark else None
+        parts = render({**rest, "choices": [out]}).split(b'"' + _MARK.encode() + b'"')
+        return Lane(b"data: " + head, tail, parts[0] + b'"', b'"' + parts[1]) if len(parts) == 2 else None
 
 
 def _string_after(raw: bytes, field: str) -> tuple[int, int] | None:

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from llmproxy.core.types import Model, Usage
 
+_MOST_MODELS = 2000
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -49,15 +50,22 @@ class Metrics(Collector):
 
     def attempt(self, model: Model, outcome: str, elapsed_s: float) -> None:
         """One attempt ended."""
-        self._attempts[model.name, outcome] += 1
-        histogram = self._durations[model.name]
+        name = self._label(model)
+        self._attempts[name, outcome] += 1
+        histogram = self._durations[name]
         histogram.buckets[bisect_left(_SECONDS, elapsed_s)] += 1
         histogram.total_s += elapsed_s
 
     def tokens(self, model: Model, usage: Usage) -> None:
         """An answer used up tokens."""
-        self._tokens[model.name, "prompt"] += usage.prompt_tokens
-        self._tokens[model.name, "completion"] += usage.completion_tokens
+        name = self._label(model)
+        self._tokens[name, "prompt"] += usage.prompt_tokens
+        self._tokens[name, "completion"] += usage.completion_tokens
+
+    def _label(self, model: Model) -> str:
+        """The name of the model, while there are not too many: clients may ask for any name of an open provider."""
+        known = model.name in self._durations or len(self._durations) < _MOST_MODELS
+        return model.name if known else f"{model.source}/(other)"
 
     def render(self) -> bytes:
         """The text exposition format."""

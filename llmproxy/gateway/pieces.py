@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -14,10 +15,11 @@ _OPEN, _CLOSE = "<think>", "</think>"
 class Thinking:
     """Separates `<think>…</think>` at the beginning of a text from the answer after it, across pieces."""
 
-    __slots__ = ("_held", "_state")
+    __slots__ = ("_held", "_said", "_state")
 
     def __init__(self) -> None:
         self._held = ""
+        self._said = False
         self._state = "start"
 
     @property
@@ -36,8 +38,11 @@ class Thinking:
                 return "", self._leave("outside")
             if not begun.startswith(_OPEN):
                 return "", ""
-            self._held, self._state = begun[len(_OPEN) :].lstrip("\n"), "inside"
+            self._held, self._state = begun[len(_OPEN) :], "inside"
         if self._state == "inside":
+            if not self._said:
+                self._held = self._held.lstrip("\n")
+                self._said = bool(self._held)
             reasoning, closed, rest = self._held.partition(_CLOSE)
             if not closed:
                 keep = overlap(self._held, _CLOSE)
@@ -79,21 +84,28 @@ class ToolCalls:
         self._by_given: dict[int, int] = {}
         self._given_out = 0
 
+    @property
+    def found(self) -> bool:
+        """Whether there is a call."""
+        return bool(self._calls)
+
     def add(self, fragments: Any) -> list[JsonObject]:
         """The calls that are complete now, because another one has begun."""
         for fragment in fragments if isinstance(fragments, list) else ():
             if isinstance(fragment, dict):
                 self._merge(fragment)
-        return self._take(len(self._calls) - 1)
+        return self._take(len(self._calls) - 1, _is_whole)
 
     def end(self) -> list[JsonObject]:
         """The calls that were still in progress."""
-        return self._take(len(self._calls))
+        return self._take(len(self._calls), lambda call: True)
 
-    def _take(self, until: int) -> list[JsonObject]:
-        ready = self._calls[self._given_out : max(until, self._given_out)]
-        self._given_out += len(ready)
-        return ready
+    def _take(self, until: int, ready: Callable[[JsonObject], bool]) -> list[JsonObject]:
+        # Fragments of two calls may alternate: a call whose arguments are not whole yet waits, and those behind it.
+        begin = self._given_out
+        while self._given_out < until and ready(self._calls[self._given_out]):
+            self._given_out += 1
+        return self._calls[begin : self._given_out]
 
     def _merge(self, fragment: JsonObject) -> None:
         call = self._calls[self._place(fragment)]
@@ -125,6 +137,14 @@ class ToolCalls:
         return place
 
 
+def _is_whole(call: JsonObject) -> bool:
+    try:
+        orjson.loads(call["function"]["arguments"])
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
 class Message:
     """What one choice has said, as a reply without streaming would hold it."""
 
@@ -142,6 +162,23 @@ class Message:
             "refusal": "".join(self.refusal) or None,
             "tool_calls": list(self.calls),
         }
+
+
+def as_text(content: Any) -> tuple[str, Any]:
+    """(reasoning, text) of a content that should be text: Mistral sends parts, Cloudflare the decoded JSON."""
+    if isinstance(content, dict):
+        return "", orjson.dumps(content).decode()
+    if not isinstance(content, list):
+        return "", content
+    thoughts: list[str] = []
+    texts: list[str] = []
+    for part in content:
+        if isinstance(part, dict) and part.get("type") == "thinking":
+            inner = part.get("thinking")
+            thoughts += [str(one.get("text") or "") for one in inner] if isinstance(inner, list) else [str(inner or "")]
+        elif isinstance(part, dict):
+            texts.append(str(part.get("text") or ""))
+    return "".join(thoughts), "".join(texts)
 
 
 def overlap(text: str, tag: str) -> int:

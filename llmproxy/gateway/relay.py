@@ -27,7 +27,7 @@ from llmproxy.dialects.refusals import error_in_body
 from llmproxy.gateway import repair
 from llmproxy.gateway.judge import HONEST_ENDS, check_forced, speaks
 from llmproxy.gateway.lane import Lane
-from llmproxy.gateway.pieces import Message, Thinking, ToolCalls
+from llmproxy.gateway.pieces import Message, Thinking, ToolCalls, as_text
 
 Mode = Literal["fresh", "append", "align"]
 
@@ -49,9 +49,10 @@ _RESTART_CHARS = 24
 class _Choice:
     """One choice of one candidate, as far as it has come."""
 
-    __slots__ = ("message", "thinking", "tools")
+    __slots__ = ("calls_out", "message", "thinking", "tools")
 
-    def __init__(self) -> None:
+    def __init__(self, calls_sent: int = 0) -> None:
+        self.calls_out = calls_sent
         self.tools = ToolCalls()
         self.thinking = Thinking()
         self.message = Message()
@@ -65,7 +66,12 @@ class Relay:
         self._field: Literal["text", "content"] = "text" if call.endpoint == "completions" else "content"
         self._object = "text_completion" if self._field == "text" else "chat.completion.chunk"
         self._forced = call.forced
-        self._wanted: int = call.body.get("n") or 1
+        prompts = call.body.get("prompt")
+        each: int = call.body.get("n") or 1
+        self._wanted = (
+            each * sum(not isinstance(prompt, int) for prompt in prompts) if isinstance(prompts, list) else each
+        )
+        self._wanted = self._wanted or each
         self._hold = hold or (
             call.forced is not None
             and (call.forced.tools is None or not call.forced.parallel or self._wanted > 1)
@@ -74,12 +80,14 @@ class Relay:
         self.id = ""
         self.created = 0
         self.usage: Usage | None = None
+        self._texts: list[bytes] = []
+        self._calls_out: list[JsonObject] = []
+        self._sent = (0, 0)
         self._roles: set[int] = set()
         self._let_out = False
         self._sent_text = ""
         self._sent_calls: list[JsonObject] = []
         self._spent_tokens = 0
-        self.legs = 0
         self._reset("", "fresh")
 
     # -- what the loop asks ---------------------------------------------------------------------------------------
@@ -108,13 +116,15 @@ class Relay:
 
     def begin(self, model: str, mode: Mode = "fresh") -> None:
         """Start with a candidate whose public name is `model`; what the client has so far stays."""
-        self._keep_sent()
+        self.settle()
         self._reset(model, mode)
-        self.legs += 1
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now; raises an `AttemptError` when the upstream reports one in its stream."""
-        block = self._splitter.feed(data)
+        try:
+            block = self._splitter.feed(data)
+        except sse.EventTooLarge as error:
+            raise BadReply(str(error), outcome="event_too_large") from error
         if not block:
             return b""
         out = self._events(block)
@@ -132,7 +142,7 @@ class Relay:
             self._held.append(self._events(rest))
         if not self.finished:
             raise Truncated(f"the stream ended without a finish reason ({len(self._finished)} of {self._wanted})")
-        if self._mode != "fresh" and not self._aligned:
+        if self._mode == "align" and not self._aligned:
             raise BadReply("the answer ends before what the client already has", outcome="diverged")
         if not self.spoke and not self._sent_text and not self._sent_calls:
             raise BadReply("the stream has no output", outcome="empty")
@@ -140,7 +150,7 @@ class Relay:
             self._judge()
         self._account()
         if self._call.include_usage:
-            self._held.append(self._render({"choices": [], "usage": self._usage_body}))
+            self._held.append(self._render({**self._aside, "choices": [], "usage": self._usage_body}))
         self._held.append(sse.DONE)
         return self._release(b"")
 
@@ -163,20 +173,23 @@ class Relay:
         self._choices: dict[int, _Choice] = {}
         self._finished: dict[int, str] = {}
         self._usage_body: JsonObject | None = None
-        self._texts: list[bytes] = []
-        self._calls_out: list[JsonObject] = []
+        self._texts = []
+        self._aside: JsonObject = {}
+        self._sent = (0, 0)
+        self._calls_out = []
         self.spoke = False
         self._ready = False
         self.skipped = 0
         self.done = False
 
-    def _keep_sent(self) -> None:
-        """Remember what the candidate before let out, so that the next one can go on from there."""
-        if self._let_out and self._texts:
-            self._sent_text += orjson.loads(b'"' + b"".join(self._texts) + b'"')
-        if self._let_out:
-            self._sent_calls += self._calls_out
+    def settle(self) -> None:
+        """The candidate has broken off: what it let out is what the client has, and the next one goes on from there."""
+        texts, calls = self._sent
+        if texts:
+            self._sent_text += orjson.loads(b'"' + b"".join(self._texts[:texts]) + b'"')
             self._spent_tokens += sum(map(len, self._texts)) // 4
+        self._sent_calls += self._calls_out[:calls]
+        self._texts, self._calls_out, self._sent = [], [], (0, 0)
         if not self._let_out:
             self._roles.clear()
 
@@ -186,6 +199,9 @@ class Relay:
             out = b"".join(self._held)
             self._held.clear()
         self._let_out = self._let_out or bool(out)
+        if out:
+            # An error later in a block keeps back what the same block said before it.
+            self._sent = (len(self._texts), len(self._calls_out))
         return out
 
     # -- the fast lane --------------------------------------------------------------------------------------------
@@ -225,7 +241,10 @@ class Relay:
             return b""
         if chunk.get("error") or event.event == b"error":
             raise error_in_body(chunk, now=time.time())
-        return self._chunk(chunk, event.data)
+        try:
+            return self._chunk(chunk, event.data)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise BadReply(f"a chunk of an odd shape: {error!r}"[:200], outcome="odd_chunk") from error
 
     def _chunk(self, chunk: JsonObject, raw: bytes) -> bytes:
         if not self.id:
@@ -238,23 +257,34 @@ class Relay:
             self._usage_body = chunk["x_groq"]["usage"]
         given = chunk.get("choices")
         if not isinstance(given, list) or not given:
+            self._aside |= {key: value for key, value in chunk.items() if key not in _ENVELOPE and value is not None}
             return b""
         made = [self._choice(choice) for choice in given if isinstance(choice, dict)]
         choices = [choice for choice in made if choice is not None]
         if not choices:
             return b""
         rest = {key: value for key, value in chunk.items() if key not in _ENVELOPE and value is not None}
-        out = self._render({**rest, "choices": choices})
+        out = self._render({**rest, "choices": choices}) if not _calls_late(choices) else self._apart(rest, choices)
         if self._lane is None and self._is_plain(given):
             self._lane = Lane.learn(raw, chunk, rest, self._render, self._field)
         return out
+
+    def _apart(self, rest: JsonObject, choices: list[JsonObject]) -> bytes:
+        """Tool calls, then finish reasons: SDK helpers tell that a call is done when the next chunk comes."""
+        calls = [{**choice, "finish_reason": None} for choice in choices]
+        ends = [
+            {"index": choice["index"], "delta": {}, "finish_reason": choice["finish_reason"]}
+            for choice in choices
+            if choice["finish_reason"]
+        ]
+        return self._render({**rest, "choices": calls}) + self._render({**rest, "choices": ends})
 
     def _choice(self, given: JsonObject) -> JsonObject | None:
         """A choice of a chunk as the client gets it; None when there is nothing to tell yet."""
         index = given.get("index") or 0
         state = self._choices.get(index)
         if state is None:
-            state = self._choices[index] = _Choice()
+            state = self._choices[index] = _Choice(len(self._sent_calls) if index == 0 else 0)
         reason = given.get("finish_reason") or None
         if reason:
             reason = reason if reason in _KNOWN_FINISH else _FINISH_REASONS.get(str(reason).lower(), "stop")
@@ -270,11 +300,13 @@ class Relay:
         elif not delta and not reason and not given.get("logprobs"):
             return None
         choice["delta"] = delta
+        if reason == "stop" and state.tools.found:
+            choice["finish_reason"] = reason = self._finished[index] = "tool_calls"
         self._see(state, delta, reason)
         return choice
 
     def _text_choice(self, choice: JsonObject) -> JsonObject:
-        text = self._aligned_text(str(choice.get("text") or ""))
+        text = self._aligned_text(str(choice.get("text") or ""), ends=choice["finish_reason"] is not None)
         self._texts.append(_inside(text))
         choice["text"] = text
         if text or choice["finish_reason"] in HONEST_ENDS:
@@ -284,7 +316,9 @@ class Relay:
     def _delta(self, state: _Choice, delta: JsonObject, *, ends: bool) -> JsonObject:
         """A delta with its reasoning separated, its tool calls whole, and without what the client has already."""
         delta.pop("role", None)
-        text = delta.pop("content", None)
+        inline, text = as_text(delta.pop("content", None))
+        if inline and not delta.get("reasoning_content"):
+            delta["reasoning_content"] = inline
         if isinstance(text, str):
             reasoning, answer = state.thinking.feed(text)
             if ends:
@@ -303,13 +337,13 @@ class Relay:
         fragments = delta.pop("tool_calls", None)
         if not self._aligned and fragments and not self._sent_calls:
             raise BadReply("the answer goes on with a tool call where the client has text", outcome="diverged")
-        answer = self._aligned_text(answer)
+        answer = self._aligned_text(answer, ends=ends)
         if answer or (text == "" and not delta):
             delta["content"] = answer
         calls = state.tools.add(fragments) if fragments else []
         if ends:
             calls = calls + state.tools.end()
-        if calls and (new := self._new_calls(calls)):
+        if calls and (new := self._new_calls(state, calls)):
             delta["tool_calls"] = new
         return delta
 
@@ -337,22 +371,21 @@ class Relay:
 
     # -- takeover -------------------------------------------------------------------------------------------------
 
-    def _aligned_text(self, text: str) -> str:
+    def _aligned_text(self, text: str, *, ends: bool) -> str:
         """What of `text` the client does not have; raises `BadReply` when it is not the answer that was begun."""
-        if self._aligned or not text:
+        if self._aligned or not (text or (ends and self._fresh_text)):
             return text
         self._fresh_text += text
         fresh, sent = self._fresh_text, self._sent_text
         if self._mode == "append":
             known = min(len(sent), _RESTART_CHARS)
-            if known == _RESTART_CHARS and sent.startswith(fresh[:known]):
-                if len(fresh) < known:
-                    return ""
-                self._mode = "align"  # it was asked to go on, and begins again
-            else:
+            may_begin_again = known == _RESTART_CHARS and sent.startswith(fresh[:known])
+            if may_begin_again and len(fresh) < known and not ends:
+                return ""
+            if not (may_begin_again and len(fresh) >= known):
                 self._aligned = True
-                gap = len(self._trim)
-                return fresh[gap:] if gap and fresh.startswith(self._trim) else fresh
+                return fresh[len(self._trim) :] if self._trim and fresh.startswith(self._trim) else fresh
+            self._mode = "align"  # it was asked to go on, and begins again
         if not sent.startswith(fresh[: len(sent)]) or len(fresh) < len(sent):
             if sent.startswith(fresh):
                 return ""
@@ -360,7 +393,7 @@ class Relay:
         self._aligned = True
         return fresh[len(sent) :]
 
-    def _new_calls(self, calls: list[JsonObject]) -> list[JsonObject]:
+    def _new_calls(self, state: _Choice, calls: list[JsonObject]) -> list[JsonObject]:
         """The calls that the client does not have, with an id each and indices without gaps."""
         new: list[JsonObject] = []
         for call in calls:
@@ -371,8 +404,9 @@ class Relay:
                 self._repeated_calls += 1
                 self._aligned = True
                 continue
-            index = len(self._sent_calls) + len(self._calls_out) + len(new)
-            new.append({"index": index, "id": f"call_{self._call.id[-12:]}{index:02x}", **call})
+            place = len(self._sent_calls) + len(self._calls_out) + len(new)
+            new.append({"index": state.calls_out, "id": f"call_{self._call.id[-12:]}{place:02x}", **call})
+            state.calls_out += 1
         return new
 
     # -- the end --------------------------------------------------------------------------------------------------
@@ -436,6 +470,11 @@ class Relay:
         usage = {"usage": None} if self._call.include_usage else {}
         head = {"id": self.id, "object": self._object, "created": self.created, "model": self._model}
         return b"data: " + orjson.dumps({**head, **usage, **chunk}) + b"\n\n"
+
+
+def _calls_late(choices: list[JsonObject]) -> bool:
+    """Whether a choice calls a tool and ends in the same chunk."""
+    return any(choice["finish_reason"] and (choice.get("delta") or {}).get("tool_calls") for choice in choices)
 
 
 class RawRelay:

@@ -22,7 +22,9 @@ _DEEPSEEK = re.compile(
     r"(?P<arguments>\{.*?\})\s*(?:```)?\s*<｜tool▁call▁end｜>",
     re.DOTALL,
 )
-_MISTRAL_NEW = re.compile(r"\[TOOL_CALLS\](?P<name>[\w.-]+)(?:\[CALL_ID\][\w-]*)?\[ARGS\](?P<arguments>\{.*)", re.DOTALL)
+_MISTRAL_NEW = re.compile(
+    r"\[TOOL_CALLS\](?P<name>[\w.-]+)(?:\[CALL_ID\][\w-]*)?\[ARGS\](?P<arguments>\{.*)", re.DOTALL
+)
 _MARKS = ("[TOOL_CALLS]", "<|python_tag|>", "<functioncall>")
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 
@@ -38,11 +40,15 @@ def as_json(text: str) -> str | None:
 
 def tool_calls(text: str, forced: Forced, call_id: str) -> list[JsonObject]:
     """The calls of offered tools that `text` spells out, in the OpenAI shape; empty when there are none."""
-    found = [call for call in _calls_in(text, forced.tools or {})]
+    found = list(_calls_in(text, forced.tools or {}))
     if not forced.parallel:
         found = found[:1]
     return [
-        {"id": f"call_{call_id[-12:]}{index:02x}", "type": "function", "function": {"name": name, "arguments": arguments}}
+        {
+            "id": f"call_{call_id[-12:]}{index:02x}",
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
         for index, (name, arguments) in enumerate(found)
     ]
 
@@ -78,7 +84,7 @@ def _as_calls(value: Any, tools: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         inner = entry.get("function")
         call = inner if isinstance(inner, dict) else entry
         name = call.get("name") or (inner if isinstance(inner, str) else None) or call.get("tool")
-        arguments = next((call[key] for key in ("arguments", "parameters", "args", "input") if key in call), {})
+        arguments: Any = next((call[key] for key in ("arguments", "parameters", "args", "input") if key in call), {})
         if isinstance(arguments, str):
             arguments = _read(arguments)
         if isinstance(name, str) and name in tools and isinstance(arguments, dict):

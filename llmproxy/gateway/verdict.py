@@ -56,7 +56,9 @@ def of_failures(plan: Plan, failures: Sequence[AttemptError]) -> LlmproxyError:
 def same_refusal(refused: Refused) -> SameRefusal:
     """The refusal that would be the same everywhere, as the client's own error."""
     code = _CODES.get(refused.kind) or refused.upstream_code or "invalid_request"
-    return SameRefusal(refused.message, refusal_status=refused.http_status or 400, code=code, param=refused.param)
+    # An error that came under a 200 (or inside a stream) is still the client's own fault, not an answer.
+    status = refused.http_status if refused.http_status and refused.http_status >= 400 else 400
+    return SameRefusal(refused.message, refusal_status=status, code=code, param=refused.param)
 
 
 def _out_of_quota(plan: Plan, refusals: Sequence[Refused]) -> QuotaExhausted:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from llmproxy.core.config import Config
-from llmproxy.core.names import matches
+from llmproxy.core.names import matches, matches_id
 from llmproxy.core.types import Call, Model
 
 V = TypeVar("V")
@@ -42,8 +42,8 @@ def describe(model: Model, config: Config, facts: Facts) -> Model:
             tier=_lookup(config.model_reasoning, model) or model.tier,
             capabilities=model.capabilities | frozenset(_lookup(config.model_capabilities, model) or ()),
         )
-    declared = next((tags for glob, tags in facts.capabilities if matches((glob,), model.source, model.id)), None)
-    window = next((size for glob, size in facts.context_tokens if matches((glob,), model.source, model.id)), None)
+    declared = next((tags for glob, tags in facts.capabilities if matches_id((glob,), model.id)), None)
+    window = next((size for glob, size in facts.context_tokens if matches_id((glob,), model.id)), None)
     said = _lookup(config.model_capabilities, model)
     capabilities = model.capabilities | (declared or frozenset())
     if said is not None:
@@ -53,7 +53,7 @@ def describe(model: Model, config: Config, facts: Facts) -> Model:
     return replace(
         model,
         free=_is_free(model, config, facts),
-        chat=model.chat and not _NOT_CHAT.search(model.id) and not matches(facts.not_chat, model.source, model.id),
+        chat=model.chat and not _NOT_CHAT.search(model.id) and not matches_id(facts.not_chat, model.id),
         capabilities=capabilities,
         lacks=model.lacks - capabilities,
         context_tokens=_lookup(config.model_context, model) or model.context_tokens or window,
@@ -82,7 +82,7 @@ def _is_free(model: Model, config: Config, facts: Facts) -> bool:
         return True
     if facts.free_suffix and model.id.endswith(facts.free_suffix):
         return True
-    return matches(facts.free_models, model.source, model.id) or matches(config.free_limits, model.source, model.id)
+    return matches_id(facts.free_models, model.id) or matches(config.free_limits, model.source, model.id)
 
 
 def _lookup(table: Mapping[str, V], model: Model) -> V | None:

@@ -106,7 +106,7 @@ class Catalog:
         """The pools that have a candidate, as they are listed."""
         words = [*names.POOL_WORDS, *(f"{tier}/free" for tier in TIERS)]
         words += [f"{word}/free" for word in names.CAPABILITY_POOLS]
-        words += [source for source in self.offers if source != "local"]
+        words += [source for source, offer in self.offers.items() if source != "local" and not offer.missing]
         words += list(self.pools)
         return [f"llmproxy/{word}" for word in words if self.select(f"llmproxy/{word}").candidates]
 
@@ -133,7 +133,7 @@ class Catalog:
         if model is not None:
             return Selection(name, "pinned", self.credentials_of(model), "pinned")
         if names.is_pool(name):
-            pool = names.parse_pool(name, self.offers, self.pools)
+            pool = names.parse_pool(name, self.offers.keys() - {"local"}, self.pools)
             if pool is not None:
                 return self._select_pool(pool)
         likely = self.suggestions(name)

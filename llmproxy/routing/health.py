@@ -13,6 +13,10 @@ from llmproxy.core.types import Candidate
 
 Provenance = Literal["heuristic", "stated", "quota", "dead key", "retired"]
 
+# Not honouring one of these says something about this one request, not about all that have such a field.
+_EVERY_CALL_HAS = frozenset({"messages", "prompt", "input", "model"})
+
+_MOST_RECORDS = 10_000
 _DAY_S = 86_400.0
 _LOCAL_LIMIT_S = 5.0
 _RETIRED_S = 3_600.0
@@ -45,7 +49,7 @@ class Health:
     """The one owner of cooldowns, learned incapabilities and speed. Keys are a source, a credential, or a candidate."""
 
     def __init__(self) -> None:
-        self._cooldowns: dict[str, Cooldown] = {}
+        self._cooldowns: dict[tuple[str, bool], Cooldown] = {}  # (scope, binding): a guess never hides a stated wait
         self._records: dict[str, _Record] = {}
         self._lacks: dict[tuple[str, str], tuple[float, str]] = {}
 
@@ -57,17 +61,20 @@ class Health:
         return not self._cooldowns and not self._lacks
 
     def cooldown(self, candidate: Candidate, now: float) -> Cooldown | None:
-        """The longest cooldown that binds this candidate: its own, its model's, its key's or its source's."""
-        longest: Cooldown | None = None
-        for key in (candidate.key, candidate.model.name, _key_scope(candidate), candidate.model.source):
-            found = self._cooldowns.get(key)
-            if found is None:
-                continue
-            if found.until_s <= now:
-                del self._cooldowns[key]
-            elif longest is None or found.until_s > longest.until_s:
-                longest = found
-        return longest
+        """The longest binding cooldown of this candidate, its key or its source, else the longest that is a guess."""
+        for binding in (True, False):
+            longest: Cooldown | None = None
+            for scope in _scopes(candidate):
+                found = self._cooldowns.get((scope, binding))
+                if found is None:
+                    continue
+                if found.until_s <= now:
+                    del self._cooldowns[scope, binding]
+                elif longest is None or found.until_s > longest.until_s:
+                    longest = found
+            if longest is not None:
+                return longest
+        return None
 
     def learned_lack(self, candidate: Candidate, features: frozenset[str], now: float) -> str | None:
         """Why this model is known not to honour one of `features` (capabilities and parameter names), if it is."""
@@ -98,30 +105,26 @@ class Health:
 
     def succeeded(self, candidate: Candidate, elapsed_s: float) -> None:
         """An answer came after `elapsed_s` seconds: heuristic cooldowns of the candidate end."""
-        record = self._records.get(candidate.key)
-        if record is None:
-            record = self._records[candidate.key] = _Record()
+        record = self._record(candidate)
         record.failures = 0
         record.success += 0.2 * (1.0 - record.success)
         previous = record.first_token_s
         record.first_token_s = elapsed_s if previous is None else previous + 0.2 * (elapsed_s - previous)
         if self._cooldowns:
-            for key in (candidate.key, candidate.model.name, _key_scope(candidate), candidate.model.source):
-                found = self._cooldowns.get(key)
-                if found is not None and not found.binding:
-                    del self._cooldowns[key]
+            for scope in _scopes(candidate):
+                self._cooldowns.pop((scope, False), None)
 
     def failed(self, candidate: Candidate, error: AttemptError, now: float) -> None:
         """A candidate failed: it, its key or its whole source cools down as the error says."""
-        if isinstance(error, Unmet):
+        if isinstance(error, Unmet) or error.outcome == "diverged":
             return
         if isinstance(error, Refused) and error.kind in ("invalid", "content_filter", "context_length", "too_large"):
             return
         if isinstance(error, Refused) and error.kind == "unsupported":
-            if error.param:
-                self._lacks[(candidate.model.name, error.param)] = (now + _LEARNED_S, error.message)
+            if error.param and error.param not in _EVERY_CALL_HAS:
+                self.learn_lack(candidate, error.param, error.message, now)
             return
-        record = self._records.setdefault(candidate.key, _Record())
+        record = self._record(candidate)
         record.failures += 1
         record.success += 0.2 * (0.0 - record.success)
         key, seconds, provenance = _sentence(candidate, error, record.failures)
@@ -129,10 +132,27 @@ class Health:
             seconds = min(seconds, _LOCAL_LIMIT_S)
         self._cool(key, Cooldown(now + min(seconds, _DAY_S), provenance, f"{error.outcome}: {error.message}"))
 
-    def _cool(self, key: str, cooldown: Cooldown) -> None:
-        present = self._cooldowns.get(key)
+    def learn_lack(self, candidate: Candidate, feature: str, reason: str, now: float) -> None:
+        """The model does not honour `feature` (a capability or a parameter), for the next hour at least."""
+        self._lacks[(candidate.model.name, feature)] = (now + _LEARNED_S, reason)
+
+    def _record(self, candidate: Candidate) -> _Record:
+        """The record of a candidate; the oldest ones make room, since clients may ask for any name."""
+        record = self._records.get(candidate.key)
+        if record is None:
+            if len(self._records) >= _MOST_RECORDS:
+                del self._records[next(iter(self._records))]
+            record = self._records[candidate.key] = _Record()
+        return record
+
+    def _cool(self, scope: str, cooldown: Cooldown) -> None:
+        present = self._cooldowns.get((scope, cooldown.binding))
         if present is None or cooldown.until_s > present.until_s:
-            self._cooldowns[key] = cooldown
+            self._cooldowns[scope, cooldown.binding] = cooldown
+
+
+def _scopes(candidate: Candidate) -> tuple[str, str, str]:
+    return candidate.key, _key_scope(candidate), candidate.model.source
 
 
 def _key_scope(candidate: Candidate) -> str:

@@ -31,7 +31,12 @@ def plan(
     """
     selections = [catalog.select(name) for name in (call.model, *call.fallbacks)]
     first = selections[0]
-    if len(selections) == 1 and len(first.candidates) == 1 and health.spotless:
+    if (
+        len(selections) == 1
+        and len(first.candidates) == 1
+        and health.spotless
+        and (not first.pool or endpoint_fits(first.candidates[0].model, call))
+    ):
         return Plan(first.asked, first.reason, (Kept(first.candidates[0], first.reason),))
     features = _features(call)
     kept: list[Kept] = []
@@ -61,6 +66,9 @@ def plan(
                 later.append(Kept(candidate, f"{selection.reason}; last, learned: {lack}"))
             else:
                 kept.append(Kept(candidate, _reason(selection, candidate, call.needs)))
+    if whole:
+        full = f"behind the first {most} (routing.max_attempts)"
+        dropped += [Dropped(entry.candidate, full) for entry in (kept + later)[most:]]
     return Plan(
         asked=", ".join(selection.asked for selection in selections),
         reason=first.reason,

@@ -27,7 +27,7 @@ def cheapest(candidates: Iterable[Candidate]) -> Groups:
     """Free first, then by price in USD per million tokens; an unknown price comes last."""
 
     def price(model: Model) -> tuple[bool, float]:
-        if model.free:
+        if model.free or model.local:
             return False, 0.0
         known = model.price_usd_per_mtok
         return known is None, known or 0.0

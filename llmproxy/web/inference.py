@@ -42,9 +42,14 @@ async def read_json(request: web.Request) -> JsonObject:
         raise InvalidJson(f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
+    check_depth(raw, body)
+    return body
+
+
+def check_depth(raw: bytes, body: JsonObject) -> None:
+    """Raise `InvalidRequest` for a body that could be read but not be written again."""
     if raw.count(b"[") + raw.count(b"{") > _DEEPEST and _depth(body) > _DEEPEST:
         raise InvalidRequest(f"the body is nested deeper than {_DEEPEST} levels")
-    return body
 
 
 async def answer(request: web.Request, call: Call) -> web.StreamResponse:

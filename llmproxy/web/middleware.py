@@ -13,6 +13,7 @@ from aiohttp import web
 
 from llmproxy.core.errors import (
     InvalidApiKey,
+    InvalidRequest,
     LlmproxyError,
     MethodNotAllowed,
     NotFound,
@@ -26,7 +27,7 @@ from llmproxy.web.state import SERVICES, TRACE, Services, Trace, new_id
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger(__name__)
-_GOOD_ID = re.compile(r"[\w.:-]{1,128}")
+_GOOD_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _OPEN_PATHS = frozenset({"/health", "/ready", "/version"})
 
 
@@ -75,6 +76,10 @@ async def _enveloped(request: web.Request, handler: Handler) -> web.StreamRespon
     except web.HTTPRequestEntityTooLarge:
         limit_mb = request.app[SERVICES].config().server.body_limit_mb
         return response_of(RequestTooLarge(f"the body is larger than {limit_mb:g} MB (server.body_limit_mb)"))
+    except web.RequestPayloadError as error:
+        response = response_of(InvalidRequest(f"the body cannot be read: {error}"))
+        response.force_close()
+        return response
     except web.HTTPNotFound:
         return response_of(NotFound(f"there is nothing at {request.method} {request.path}"))
     except web.HTTPMethodNotAllowed as error:

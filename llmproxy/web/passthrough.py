@@ -9,7 +9,7 @@ from aiohttp import web
 
 from llmproxy.core.errors import InvalidJson, InvalidRequest
 from llmproxy.core.types import Call
-from llmproxy.web.inference import answer
+from llmproxy.web.inference import answer, check_depth
 from llmproxy.web.state import TRACE
 
 _MULTIPART_MODEL = re.compile(
@@ -30,7 +30,7 @@ async def passthrough(request: web.Request) -> web.StreamResponse:
             param="model",
         )
     query = "&".join(
-        part for part in request.query_string.split("&") if part and not part.startswith(("model=", "key="))
+        part for part in request.rel_url.raw_query_string.split("&") if part and not part.startswith(("model=", "key="))
     )
     path = request.rel_url.raw_path.removeprefix("/v1")
     call = Call(
@@ -55,6 +55,7 @@ def _split(request: web.Request, raw: bytes) -> tuple[str, tuple[bytes, ...]]:
         except orjson.JSONDecodeError as error:
             raise InvalidJson(f"the body is not JSON: {error}") from error
         if isinstance(body, dict) and isinstance(body.get("model"), str):
+            check_depth(raw, body)
             marked = orjson.dumps({**body, "model": _PLACE})
             return body["model"], tuple(marked.split(orjson.dumps(_PLACE)[1:-1], 1))
     elif request.content_type == "multipart/form-data" and (match := _MULTIPART_MODEL.search(raw)):

@@ -20,9 +20,7 @@ class StreamClient:
 
     async def open(self, head: Head) -> None:
         """Send status and headers."""
-        headers = answer_headers(head.candidate.model.name, head.reason, len(head.attempts) + 1, "")
-        if head.attempts:
-            headers["x-llmproxy-trail"] = header_text(trail(head.attempts))
+        headers = answer_headers(head.candidate.model.name, head.reason, len(head.attempts), trail(head.attempts))
         headers["x-request-id"] = self._id
         headers["Content-Type"] = head.content_type
         if head.content_type.startswith("text/event-stream"):
@@ -58,11 +56,9 @@ class StreamClient:
 
 def answer_headers(model: str, reason: str, attempts: int, the_trail: str) -> dict[str, str]:
     """The headers that tell who answered and why."""
-    headers = {
+    return {
         "x-llmproxy-selected-model": header_text(model),
         "x-llmproxy-route-reason": header_text(reason),
         "x-llmproxy-attempts": str(attempts),
+        "x-llmproxy-trail": header_text(the_trail),
     }
-    if the_trail:
-        headers["x-llmproxy-trail"] = header_text(the_trail)
-    return headers

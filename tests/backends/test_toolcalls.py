@@ -108,8 +108,7 @@ def test_a_call_comes_as_soon_as_it_is_closed() -> None:
         ("ends in <tool", ["ends in <tool"]),
         pytest.param(
             "<tool_call>{cut off", ["<tool_call>{cut off"],
-            marks=pytest.mark.xfail(strict=True, reason="a closing tag is added that the model did not write"),
-        ),
+            ),
     ],
 )  # fmt: skip
 def test_what_texts_say(text: str, said: list[str | ToolCall]) -> None:
@@ -117,7 +116,6 @@ def test_what_texts_say(text: str, said: list[str | ToolCall]) -> None:
     assert parsed([text]) == said
 
 
-@pytest.mark.xfail(strict=True, reason="each piece of text after a call is stripped, so that words grow together")
 def test_text_after_a_call() -> None:
     """Text after a call keeps the spaces between its words, however it comes."""
     pieces = [CALL, "\n", "It", " is", " sunny", "."]

@@ -16,7 +16,7 @@ quick = settings(
 )
 
 # The fewest bytes that a chunk of a byte stream holds (test_sse.py tells about single bytes).
-SMALLEST_BYTES = 2
+SMALLEST_BYTES = 1
 
 
 @st.composite

@@ -192,7 +192,6 @@ def test_all_wrong_fields_are_named() -> None:
         {"pools": {"p": {"_note": "x", "where": {"_note": "x"}}}},
         pytest.param(
             {"pools": {"_note": "x"}},
-            marks=pytest.mark.xfail(strict=True, reason="`pools` is missing among the mappings that may hold notes"),
         ),
     ],
 )
@@ -204,9 +203,6 @@ def test_notes_are_passed_over(data: dict[str, Any]) -> None:
     assert "_note" not in parsed.model_dump_json()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="known_free beside a believed_free that is no list: TypeError, or a list of letters"
-)
 @pytest.mark.parametrize("believed", [None, "groq/llama", 7])
 def test_a_wrong_list_beside_known_free(believed: Any) -> None:
     """A wrong believed_free is named whether the old field is there or not."""
@@ -411,9 +407,6 @@ def test_the_example_holds_no_secret() -> None:
     assert all(secret.reference.startswith("${") for secret in [*secrets, parsed.admin.token] if secret)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="pool words are not reserved: such a name takes over a pool that promises something"
-)
 @pytest.mark.parametrize("data", [{"providers": {"free": {"base_url": "http://h/v1"}}}, {"pools": {"free": {}}}])
 def test_promises_cannot_be_renamed(data: dict[str, Any]) -> None:
     """Nobody can call a provider or a pool of his own `free`: `llmproxy/free` never leaves the free tier."""

@@ -160,7 +160,6 @@ def test_globs(pattern: str, source: str, model_id: str, fits: bool) -> None:
     assert names.matches((pattern,), source, model_id) is fits
 
 
-@pytest.mark.xfail(strict=True, reason="a plain provider/id also names another provider's model whose id is spelled so")
 def test_one_provider_is_not_another() -> None:
     """`google/gemini` is the model of the provider google, not one that OpenRouter (for money) calls by that id."""
     config = Config(free_limits={"google/gemini-2.5-flash": {"requests_per_day": 20}})  # type: ignore[dict-item]

@@ -61,7 +61,6 @@ def test_chunking_changes_nothing(data: st.DataObject | None, raw: bytes) -> Non
     assert read(pieces) == by_the_book(raw)
 
 
-@pytest.mark.xfail(strict=True, reason="Splitter.feed takes a first piece of one byte for a whole event and loses it")
 @pytest.mark.parametrize("end", ENDS)
 def test_single_bytes_are_put_together(end: bytes) -> None:
     """A stream that comes byte by byte reads like the whole."""

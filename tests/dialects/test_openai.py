@@ -371,7 +371,6 @@ def test_only_client_errors(body: dict[str, Any]) -> None:
         assert call.model
 
 
-@pytest.mark.xfail(strict=True, reason="AttributeError, KeyError or TypeError out of parse_chat")
 @pytest.mark.parametrize(
     "body",
     [

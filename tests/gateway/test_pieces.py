@@ -28,7 +28,6 @@ def test_chunking_changes_nothing(data: st.DataObject, parts: list[str]) -> None
     assert (reasoning.lstrip("\n"), answer) == separated([text])
 
 
-@pytest.mark.xfail(strict=True, reason="line ends after <think> are dropped only when they come in one piece with it")
 def test_the_line_end_after_the_tag() -> None:
     """The line end after `<think>` belongs to the tag, also when it is a token of its own."""
     assert separated(["<think>", "\n", "hm", "</think>", "hello"]) == ("hm", "hello")

@@ -70,7 +70,6 @@ def test_what_is_free(model: Model, settings: dict[str, Any], facts: Facts, free
     assert describe(model, Config.model_validate(settings), facts).free is free
 
 
-@pytest.mark.xfail(strict=True, reason="globs of catalog.json are matched against provider/id, so they match nothing")
 def test_the_provider_catalog_is_used() -> None:
     """Globs of the provider catalog are over upstream ids: they tell capabilities, windows, and what is free."""
     facts = Facts(

@@ -104,9 +104,6 @@ def test_sentences(error: AttemptError, seconds: float, provenance: str, also: t
         pytest.param(
             ONE,
             OTHER_KEY,
-            marks=pytest.mark.xfail(
-                strict=True, reason="the key of credential 0 is the model's name, which binds every credential"
-            ),
         ),
     ],
 )
@@ -229,7 +226,6 @@ def test_speed_and_success_are_smoothed() -> None:
     assert health.success_rate(ONE) == pytest.approx(0.8)
 
 
-@pytest.mark.xfail(strict=True, reason="a longer guess hides a stated wait: the candidate is asked, last, all the same")
 @pytest.mark.parametrize("errors", [(30, 10), (10, 30)], ids=["guess first", "wait first"])
 def test_a_stated_wait_binds_beside_a_longer_guess(errors: tuple[int, int]) -> None:
     """As long as a stated wait lasts, the candidate is out, whatever else it has done."""

@@ -110,7 +110,6 @@ def test_a_whole_plan_lists_everything(world: list[Model], needs: frozenset[str]
         assert short.kept == made.kept
 
 
-@pytest.mark.xfail(strict=True, reason="what does not fit behind the kept ones is neither kept nor dropped")
 def test_a_whole_plan_lists_those_that_failed() -> None:
     """With `whole`, a candidate that goes last and does not fit any more is told too."""
     made = planned([A, B, C], "llmproxy/free", health=health_with(heuristic=(A,)), most=2, whole=True)
@@ -131,7 +130,6 @@ def test_chat_pools_chat(world: list[Model], name: str) -> None:
     assert all(entry.candidate.model.chat for entry in made.kept)
 
 
-@pytest.mark.xfail(strict=True, reason="the shortcut for a single candidate does not look at the endpoint")
 @pytest.mark.parametrize(("model_id", "endpoint"), [("text-embed", "chat"), ("llama", "embeddings")])
 def test_a_pool_of_one_fits_the_endpoint(model_id: str, endpoint: str) -> None:
     """A pool with one model that cannot do what is asked keeps nobody."""
