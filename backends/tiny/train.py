@@ -23,13 +23,13 @@ CONTEXT = 4096
 TOKENS_PER_STEP = 4096
 IGNORED = -100
 REPORT_MINUTES = 8.0
-RESUMED = 0.75  # where in the phases and the learning rate's course a training from given weights begins
+RESUMED = 0.7  # where in the phases and the learning rate's course a training from given weights begins
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 ADDED = ("<tool_call>", "</tool_call>")
 PIECES = r'": \{"|": "|", "|": |\{"|"\}+|\p{Lu}?\p{Ll}+|\p{Lu}+|\p{L}+|\d|\n+|\s|[^\s\d\p{L}]'
 ASSISTANT = "<|im_start|>assistant\n"
 # (share of the time that a phase ends at, row length in tokens, longest sentence to repeat in words, tool share)
-PHASES = ((0.10, 256, 8, 0.3), (0.60, 256, 25, 0.4), (0.95, 512, 60, 0.6), (1.0, 1024, 60, 0.6))
+PHASES = ((0.10, 256, 8, 0.3), (0.60, 256, 25, 0.4), (0.95, 512, 60, 0.45), (1.0, 1024, 60, 0.45))
 
 
 def build_tokenizer(seed: int, samples: int = 12000) -> PreTrainedTokenizerFast:

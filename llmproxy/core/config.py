@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,20 @@ SecretField = Annotated[
     PlainSerializer(lambda secret: secret.masked, return_type=str),
     WithJsonSchema({"type": "string", "description": "a key, or ${VAR} to read it from the environment"}),
 ]
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?<=//)[^/@]*:[^/@]*@")
+
+
+def _masked_headers(headers: dict[str, str]) -> dict[str, str]:
+    return {name: Secret(value).masked if _SECRET_HEADER.search(name) else value for name, value in headers.items()}
+
+
+def _masked_url(url: str | None) -> str | None:
+    return None if url is None else _USER_INFO.sub("…@", url)
+
+
+Headers = Annotated[dict[str, str], PlainSerializer(_masked_headers, return_type=dict[str, str])]
+Url = Annotated[str, PlainSerializer(_masked_url, return_type=str)]
 Capability = Annotated[str, BeforeValidator(_capability)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -95,16 +110,16 @@ class Server(Section):
 class Provider(Section):
     """One upstream provider. Fields that are left out come from `providers/catalog.json`."""
 
-    base_url: str | None = None
+    base_url: Url | None = None
     api_key: SecretField | None = None
     api_keys: tuple[SecretField, ...] = ()
     protocol: Literal["openai", "anthropic", "gemini"] | None = None
     model_filter: tuple[str, ...] | None = None
-    models_url: str | None = None
+    models_url: Url | None = None
     models_id_field: str | None = None
     models_keep_task: str | None = None
-    headers: dict[str, str] = {}
-    proxy: str | None = None
+    headers: Headers = {}
+    proxy: Url | None = None
     enabled: bool = True
     expose_to_virtual_models: bool = True
 
@@ -165,7 +180,7 @@ class Routing(Section):
 
 
 class State(Section):
-    url: str = "sqlite"
+    url: Url = "sqlite"
 
 
 class Scrape(Section):

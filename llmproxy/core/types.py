@@ -104,10 +104,11 @@ class Call:
 
 
 class Kept(NamedTuple):
-    """A candidate that will be asked, and why it stands where it stands."""
+    """A candidate that will be asked, and why it stands where it stands; `named` when the client named it itself."""
 
     candidate: Candidate
     reason: str
+    named: bool = False
 
 
 class Dropped(NamedTuple):

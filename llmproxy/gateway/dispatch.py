@@ -35,6 +35,8 @@ from llmproxy.routing.planner import plan
 
 # The share of the deadline that the first of several candidates may use up, so that one failover always fits.
 _FIRST_SHARE = 0.6
+# After so many failures of one provider's servers in one call, a pool asks it no more.
+_MOST_DOWN = 4
 _PREFILL = frozenset({"prefill"})
 
 
@@ -91,6 +93,7 @@ class Dispatcher:
             raise nobody(made)
         exchange = Exchange(call, client, made.kept[0])
         queue = Queue(made.kept)
+        broke: AttemptError | None = None
         while (kept := queue.next(exchange)) is not None:
             now = loop.time()
             if now >= deadline and not exchange.committed:
@@ -109,13 +112,14 @@ class Dispatcher:
                     continue
                 queue.failed(kept, error)
                 if exchange.committed:
+                    broke = broke or error
                     continue
                 if isinstance(error, Refused) and error.kind in ("invalid", "content_filter"):
                     raise self._failed(same_refusal(error), exchange) from error
         last = queue.failures[-1]
-        if exchange.committed:
-            await self._break_off(exchange, last)
-            raise self._failed(last, exchange) from last
+        if broke is not None:
+            await self._break_off(exchange, broke)
+            raise self._failed(broke, exchange) from last
         if loop.time() >= deadline:
             raise self._failed(DeadlineExceeded(f"no answer within {waits.deadline_s:g} s"), exchange) from last
         raise self._failed(of_failures(made, queue.failures), exchange) from last
@@ -192,8 +196,9 @@ class Queue:
     """The candidates of one call that are still worth asking, in their order.
 
     A dead key is not asked again for another model. A source that could not be reached, or whose servers failed, is
-    asked again only after all others, and not at all after the second time. Once the client has part of an answer,
-    those that can continue it come first, and the candidate that broke off may try once more when nobody else is left.
+    asked again only after all others, and through a pool no more than a few times. Once the client has part of an
+    answer, those that can continue it come first, and the candidate that broke off may try once more when nobody else
+    is left.
     """
 
     def __init__(self, kept: Sequence[Kept]) -> None:
@@ -209,7 +214,7 @@ class Queue:
         relay = exchange.relay
         if exchange.committed and not (relay is not None and relay.can_take_over):
             return None
-        chances = [(self._chance(entry.candidate), entry) for entry in self._waiting]
+        chances = [(self._chance(entry), entry) for entry in self._waiting]
         worth = [entry for chance, entry in chances if chance == "good"] or [
             entry for chance, entry in chances if chance == "poor"
         ]
@@ -238,8 +243,8 @@ class Queue:
         pairs = zip(self._tried, self.failures, strict=True)
         return next((kept for kept, error in reversed(list(pairs)) if isinstance(error, broken)), None)
 
-    def _chance(self, candidate: Candidate) -> str:
-        down = 0
+    def _chance(self, entry: Kept) -> str:
+        candidate, down = entry.candidate, 0
         for kept, error in zip(self._tried, self.failures, strict=True):
             if kept.candidate.model.source != candidate.model.source:
                 continue
@@ -248,4 +253,4 @@ class Queue:
             if isinstance(error, Refused) and error.kind in ("auth", "credit") and same_key:
                 return "none"
             down += isinstance(error, ConnectFailed) or (refused and getattr(error, "kind", "") == "server")
-        return "good" if not down else "poor" if down == 1 else "none"
+        return "good" if not down else "poor" if entry.named or down < _MOST_DOWN else "none"

@@ -10,7 +10,7 @@ import orjson
 from llmproxy.core.errors import BadReply, Unmet
 from llmproxy.core.schema import violation
 from llmproxy.core.types import Call, Forced, JsonObject
-from llmproxy.gateway.pieces import as_text
+from llmproxy.gateway.pieces import Thinking, as_text
 
 # Finish reasons under which an answer without the forced thing is an honest answer, not a failure.
 HONEST_ENDS = frozenset({"length", "content_filter"})
@@ -30,17 +30,32 @@ def check_reply(call: Call, body: Any) -> JsonObject:
     if not any(isinstance(choice, dict) and has_output(choice, call.endpoint) for choice in choices):
         raise BadReply("the reply has no output", outcome="empty")
     for choice in choices:
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if isinstance(message, dict) and isinstance(message.get("content"), dict | list):
-            thought, message["content"] = as_text(message["content"])
-            if thought:
-                message.setdefault("reasoning_content", thought)
+        if isinstance(choice, dict) and isinstance(choice.get("message"), dict):
+            _separate_reasoning(choice["message"])
     if call.forced is not None:
         for choice in choices:
             choice = choice if isinstance(choice, dict) else {}
             message = choice.get("message")
             check_forced(call.forced, message if isinstance(message, dict) else {}, choice.get("finish_reason"))
     return body
+
+
+def _separate_reasoning(message: JsonObject) -> None:
+    """Make `content` the answer alone and `reasoning_content` the way to it, however the provider mixes them."""
+    content = message.get("content")
+    if isinstance(content, dict | list):
+        reasoning, content = as_text(content)
+    elif isinstance(content, str) and content.lstrip().startswith("<think>"):
+        thinking = Thinking()
+        first, last = thinking.feed(content), thinking.end()
+        reasoning, content = first[0] + last[0], first[1] + last[1]
+    elif not message.get("reasoning_content") and isinstance(message.get("reasoning"), str):
+        reasoning = message["reasoning"]
+    else:
+        return
+    message["content"] = content
+    if reasoning:
+        message.setdefault("reasoning_content", reasoning)
 
 
 def has_output(choice: Mapping[str, Any], endpoint: str = "chat") -> bool:

@@ -303,6 +303,7 @@ class Relay:
         if reason == "stop" and state.tools.found:
             choice["finish_reason"] = reason = self._finished[index] = "tool_calls"
         self._see(state, delta, reason)
+        self.spoke = self.spoke or bool(self._fresh_text)
         return choice
 
     def _text_choice(self, choice: JsonObject) -> JsonObject:

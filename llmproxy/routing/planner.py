@@ -37,7 +37,7 @@ def plan(
         and health.spotless
         and (not first.pool or endpoint_fits(first.candidates[0].model, call))
     ):
-        return Plan(first.asked, first.reason, (Kept(first.candidates[0], first.reason),))
+        return Plan(first.asked, first.reason, (Kept(first.candidates[0], first.reason, not first.pool),))
     features = _features(call)
     kept: list[Kept] = []
     later: list[Kept] = []
@@ -61,11 +61,11 @@ def plan(
             if cooldown is not None and cooldown.binding:
                 dropped.append(Dropped(candidate, _told(cooldown, now), cooldown.until_s - now))
             elif cooldown is not None:
-                later.append(Kept(candidate, f"{selection.reason}; last, {_told(cooldown, now)}"))
+                later.append(Kept(candidate, f"{selection.reason}; last, {_told(cooldown, now)}", not selection.pool))
             elif lack is not None:
-                later.append(Kept(candidate, f"{selection.reason}; last, learned: {lack}"))
+                later.append(Kept(candidate, f"{selection.reason}; last, learned: {lack}", not selection.pool))
             else:
-                kept.append(Kept(candidate, _reason(selection, candidate, call.needs)))
+                kept.append(Kept(candidate, _reason(selection, candidate, call.needs), not selection.pool))
     if whole:
         full = f"behind the first {most} (routing.max_attempts)"
         dropped += [Dropped(entry.candidate, full) for entry in (kept + later)[most:]]

@@ -179,7 +179,6 @@ def test_the_effective_configuration_is_masked(upstream: UpstreamThread, tmp_pat
     assert (shown["server"]["deadline"], shown["routing"]["max_attempts"]) == (90, 12)
 
 
-@pytest.mark.xfail(strict=True, reason="values of `headers` and user info in URLs are printed as they are")
 def test_keys_in_headers_and_urls_are_masked_too(upstream: UpstreamThread, tmp_path: Path) -> None:
     """A key may also stand in a provider's headers or in its proxy's address."""
     config = config_of(upstream)

@@ -414,9 +414,6 @@ def test_promises_cannot_be_renamed(data: dict[str, Any]) -> None:
         config.parse(data)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="headers, proxy and state.url are dumped as they are; so is a key around a ${VAR}"
-)
 @pytest.mark.parametrize(
     "data",
     [

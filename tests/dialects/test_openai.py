@@ -173,7 +173,7 @@ def test_forced_tools(choice: Any, forced: dict[str, Any] | None, parallel: bool
 @pytest.mark.parametrize(
     ("tools", "choice"),
     [
-        (TOOLS, "any"),
+        (TOOLS, "some"),
         (TOOLS, {}),
         (TOOLS, {"type": "function"}),
         (TOOLS, named("unknown")),

@@ -21,14 +21,6 @@ JUDGED = {
 }
 
 # What does not hold yet (by a part of the file's name), and why; an entry that is no longer true fails the test.
-NOT_YET = {
-    "azure_grok-4-1-fast-non-reasoning_handles_context_length_exceeded": "`retry-after-ms: 0` hides `retry-after: 1`",
-    "test_cloudflare_data_extraction": "content that is a JSON object counts as no content",
-    "test_cancel_recorded_provider_stream_huggingface": "other fields of a chunk without choices are lost",
-    "mistral__openinference__test_instrumentor__test_synchronous_streaming": "tool_choice `any` is refused",
-    "mistral_hybrid_reasoning_streams_thinking": "content that comes in parts is lost",
-    "test_openrouter_stream_error": "an error inside a 200 reaches the client as a 200",
-}
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +29,7 @@ def report() -> Report:
     return asyncio.run(replay([read_stored(path) for path in FILES.values()]))
 
 
-def _case(name: str) -> object:
-    why = next((reason for part, reason in NOT_YET.items() if part in name), None)
-    return pytest.param(name, id=name, marks=[pytest.mark.xfail(strict=True, reason=why)] if why else [])
-
-
-@pytest.mark.parametrize("name", [_case(name) for name in FILES])
+@pytest.mark.parametrize("name", list(FILES))
 def test_the_client_sees_what_the_provider_said(report: Report, name: str) -> None:
     """The SDK gives its caller the same answer, stream or error, however the bytes were cut."""
     result = report.results[list(FILES).index(name)]

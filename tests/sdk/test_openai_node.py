@@ -52,9 +52,6 @@ def results(model: str, request: pytest.FixtureRequest) -> Json:
     return found
 
 
-split_token = pytest.mark.xfail(strict=True, reason="the forced beginning ends inside what is one token for the model")
-
-
 def call_of(completion: Any) -> tuple[str, Json]:
     """(name, arguments) of the only tool call."""
     [choice] = completion["choices"]
@@ -95,7 +92,7 @@ def test_a_forced_tool_call_upstream(upstream_results: Json, scenario: str) -> N
     assert call_of(upstream_results[scenario]) == ("get_weather", {"location": "value"})
 
 
-@pytest.mark.parametrize("scenario", [pytest.param("tool", marks=split_token), "streamedTool"])
+@pytest.mark.parametrize("scenario", [pytest.param("tool"), "streamedTool"])
 def test_a_forced_tool_call_of_the_local_model(local_results: Json, scenario: str) -> None:
     """The same, with arguments that the model took from the question."""
     assert call_of(local_results[scenario]) == ("get_weather", {"location": "Paris"})

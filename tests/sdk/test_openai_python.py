@@ -75,7 +75,6 @@ async def test_the_stream_helper_with_tools_and_usage(caller: Caller) -> None:
     assert final.usage.completion_tokens > 0
 
 
-@pytest.mark.xfail(strict=True, reason="the last tool call comes in the chunk of the finish reason")
 async def test_the_stream_helper_tells_when_a_tool_call_is_done(caller: Caller) -> None:
     """The helper fires its event, for which the finish reason must come after the call, in a chunk of its own."""
     events, _ = await caller.helped("a/ok", tools=[WEATHER], tool_choice="required")
@@ -170,16 +169,13 @@ async def test_several_choices_in_a_stream(caller: Caller) -> None:
         assert own[-1].finish_reason == "stop"
 
 
-inline = pytest.mark.xfail(reason="reasoning inside the text of a whole answer is not separated yet")
-
-
 @pytest.mark.parametrize(
     ("model", "stream"),
     [
         ("a/reasoning", False),
         ("a/reasoning", True),
         ("a/think", True),
-        pytest.param("a/think", False, marks=inline),
+        pytest.param("a/think", False),
     ],
 )
 async def test_reasoning_stands_beside_the_answer(caller: Caller, model: str, stream: bool) -> None:
