@@ -58,7 +58,7 @@ def read_parts(config: Config, *, local: bool = True) -> Parts:
     from_environment = {
         name: None
         for name, entry in provider_catalog.catalog().items()
-        if not written and entry.key_variable and not entry.retired
+        if not written and entry.key_variable and not entry.retired and entry.protocol in provider_catalog.PROTOCOLS
     }
     for name in (*written, *from_environment):
         try:

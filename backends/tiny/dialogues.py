@@ -1043,7 +1043,8 @@ def call(draw: Draw, targets: Sequence[Target]) -> list[Message]:
     """Return a request for one of targets, at times the same for two values, and the tool call."""
     rng = draw.random
     target = rng.choice(targets)
-    unambiguous = not any(t is not target and t.noun == target.noun for t in targets)
+    spoken = set(target.noun.split())
+    unambiguous = not any(t is not target and spoken & set(t.noun.split()) for t in targets)
     if not unambiguous or any(argument.schema.get("anyOf") for argument in target.arguments):
         text, arguments = (
             _named(draw, target, True) if target.arguments else f"Call {target.name}",
@@ -1164,7 +1165,7 @@ def training(rng: random.Random, longest: int = 60, tool_share: float = 0.4) -> 
         for _ in range(turns):
             messages += _text(draw)
         return Dialogue("text", messages, None, frozenset(draw.values))
-    targets = make_targets(draw, rng.choice((1, 2, 2, 3, 3)))
+    targets = make_targets(draw, rng.choice((1, 2, 2, 3, 3, 3)))
     if draw.chance(0.04):
         asked, calculator = calculate(draw)
         tools = [target.tool for target in targets[1:]]

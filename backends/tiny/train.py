@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import time
@@ -23,13 +24,13 @@ CONTEXT = 4096
 TOKENS_PER_STEP = 4096
 IGNORED = -100
 REPORT_MINUTES = 8.0
-RESUMED = 0.7  # where in the phases and the learning rate's course a training from given weights begins
+RESUMED = 0.75  # where in the phases and the learning rate's course a training from given weights begins
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 ADDED = ("<tool_call>", "</tool_call>")
 PIECES = r'": \{"|": "|", "|": |\{"|"\}+|\p{Lu}?\p{Ll}+|\p{Lu}+|\p{L}+|\d|\n+|\s|[^\s\d\p{L}]'
 ASSISTANT = "<|im_start|>assistant\n"
 # (share of the time that a phase ends at, row length in tokens, longest sentence to repeat in words, tool share)
-PHASES = ((0.10, 256, 8, 0.3), (0.60, 256, 25, 0.4), (0.95, 512, 60, 0.45), (1.0, 1024, 60, 0.45))
+PHASES = ((0.10, 256, 8, 0.3), (0.60, 256, 25, 0.4), (0.95, 512, 60, 0.6), (1.0, 1024, 60, 0.6))
 
 
 def build_tokenizer(seed: int, samples: int = 12000) -> PreTrainedTokenizerFast:
@@ -67,7 +68,7 @@ def build_tokenizer(seed: int, samples: int = 12000) -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """Return the untrained model, about 3.4 million parameters."""
+    """Return the untrained model, about 3.2 million parameters."""
     return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=VOCABULARY,
@@ -244,7 +245,9 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.save_pretrained(out)
     config = out / "tokenizer_config.json"
-    config.write_text(config.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
+    settings = json.loads(config.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    kept = {key: value for key, value in settings.items() if key not in ("is_local", "local_files_only")}
+    config.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def _separate_reasoning(message: JsonObject) -> None:
     elif isinstance(content, str) and content.lstrip().startswith("<think>"):
         thinking = Thinking()
         first, last = thinking.feed(content), thinking.end()
-        reasoning, content = first[0] + last[0], first[1] + last[1]
+        reasoning, content = (first[0] + last[0]).rstrip("\n"), first[1] + last[1]
     elif not message.get("reasoning_content") and isinstance(message.get("reasoning"), str):
         reasoning = message["reasoning"]
     else:

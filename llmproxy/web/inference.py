@@ -75,7 +75,14 @@ async def answer(request: web.Request, call: Call) -> web.StreamResponse:
 
 
 async def _infer(request: web.Request, parse: Callable[[JsonObject, str], Call]) -> web.StreamResponse:
-    return await answer(request, parse(await read_json(request), request[TRACE].id))
+    call = parse(await read_json(request), request[TRACE].id)
+    if call.stream:
+        wanted = request.headers.get("x-llmproxy-delivery")
+        if wanted not in (None, "stream", "whole"):
+            raise InvalidRequest("x-llmproxy-delivery must be stream or whole", param="x-llmproxy-delivery")
+        call.hold = (wanted or request.app[SERVICES].config().routing.delivery) == "whole"
+        call.early = wanted == "stream"
+    return await answer(request, call)
 
 
 def _depth(value: Any) -> int:
