@@ -59,7 +59,7 @@ MEANINGS: dict[str, str] = {
     "routing.fallbacks": "`false` asks one candidate only",
     "routing.max_attempts": "candidates to ask for one request, at most",
     "routing.hedge_after": "read, without effect",
-    "routing.delivery": "`whole` judges a stream before its first byte goes out; `x-llmproxy-delivery` says it for one request",
+    "routing.delivery": "`whole` judges a stream before its first byte; `x-llmproxy-delivery` says it for one request",
     "state.url": "read, without effect",
     "scrape.schedule": "read, without effect",
     "scrape.on_startup": "read, without effect",

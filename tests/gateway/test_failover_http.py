@@ -68,7 +68,7 @@ FAULTS = (
     Fault("error-array-400", "400", "400"),
     Fault("html-200", "not_json", "truncated"),
     Fault("not-json", "not_json", "truncated"),
-    Fault("error-200", "error_in_200", "truncated"),
+    Fault("error-200", "error_in_200", "error_in_200"),
     Fault("no-choices", "no_choices", "truncated"),
     Fault("empty", "empty", "empty"),
     Fault("gzip-garbage", "bad_encoding", "bad_encoding"),

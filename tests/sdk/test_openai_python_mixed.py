@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import openai
@@ -93,3 +94,15 @@ async def test_one_list_holds_both(local: Caller) -> None:
     """Local and upstream models stand side by side in `models.list`."""
     ids = {model.id for model in await listed(local.client.models.list())}
     assert {"local__tiny", "up__ok", "up__acme/ok-large", "llmproxy/local", "llmproxy/home"} <= ids
+
+
+@pytest.mark.parametrize("after", [1, 3, 6])
+async def test_the_local_model_finishes_a_sentence_that_an_upstream_began(local: Caller, after: int) -> None:
+    """The upstream dies after some words; the client's text is the sentence, each word once, under one id."""
+    sentence = "the red fox jumps over the lazy dog"
+    dying = f"up/cut+after={after}+id={uuid.uuid4().hex}"  # a new name: one that failed before is asked last
+    chunks = await local.chunks(dying, f"Repeat: {sentence}", extra_body={"models": [TINY]})
+    assert text_of(chunks) == sentence
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert (chunks[0].model, chunks[-1].model) == (dying, TINY)
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"

@@ -1,0 +1,118 @@
+"""A candidate dies after the client has had text: the next one goes on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+import pytest
+
+from llmproxy.core.errors import BadReply, Truncated
+from llmproxy.core.types import Call
+from llmproxy.gateway.relay import Mode, Relay
+
+SENTENCE = "The quick brown fox jumps over the lazy dog and goes"
+BEGUN = ("The quick", " brown fox jumps", " over the lazy dog", " and goes")
+
+
+def event(text: str | None = None, finish: str | None = None, **delta: object) -> bytes:
+    content = {"content": text} if text is not None else {}
+    choice = {"index": 0, "delta": {**content, **delta}, "finish_reason": finish}
+    return b"data: " + orjson.dumps({"id": "up", "created": 1, "model": "m", "choices": [choice]}) + b"\n\n"
+
+
+def text_of(sent: bytes) -> str:
+    chunks = [orjson.loads(block[6:]) for block in sent.split(b"\n\n") if block.startswith(b"data: {")]
+    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
+
+
+def begun(pieces: Sequence[str] = BEGUN) -> tuple[Relay, bytes]:
+    """A relay whose first candidate has died after `pieces`, and what the client has of it."""
+    relay = Relay(Call("call", "chat", "m", {"messages": []}, stream=True))
+    relay.begin("a/one")
+    sent = b"".join(relay.feed(event(piece)) for piece in pieces)
+    with pytest.raises(Truncated):
+        relay.end()
+    relay.settle()
+    return relay, sent
+
+
+@pytest.mark.parametrize(
+    ("mode", "pieces"),
+    [
+        pytest.param("append", (" home.",), id="goes on"),
+        pytest.param("append", (SENTENCE[:10], SENTENCE[10:40], SENTENCE[40:] + " home."), id="begins again"),
+        pytest.param("align", (SENTENCE + " home.",), id="gives it again at once"),
+        pytest.param("align", (SENTENCE[:30], SENTENCE[30:], " home."), id="gives it again in pieces"),
+    ],
+)
+def test_the_client_has_each_word_once(mode: Mode, pieces: Sequence[str]) -> None:
+    """However the next candidate goes on, the text is whole and nothing is repeated."""
+    relay, sent = begun()
+    assert text_of(sent) == relay.sent_text == SENTENCE
+    relay.begin("b/two", mode)
+    rest = b"".join(relay.feed(event(piece)) for piece in pieces) + relay.feed(event(None, "stop")) + relay.end()
+    assert text_of(rest) == " home."
+    assert relay.usage is not None
+    assert relay.usage.estimated
+    assert relay.usage.completion_tokens >= len(SENTENCE) // 4
+
+
+def test_space_at_the_seam_is_not_doubled() -> None:
+    """The text is handed over without its last space; whether the next one begins with it or not, one goes out."""
+    for continuation in ("home.", " home."):
+        relay, _ = begun(("The way ",))
+        relay.begin("b/two", "append")
+        assert text_of(relay.feed(event(continuation)) + relay.feed(event(None, "stop"))) == "home."
+
+
+def test_an_answer_that_has_nothing_more_to_say_is_whole() -> None:
+    """The candidate died between its last word and its finish reason."""
+    for mode, pieces in (("append", ()), ("align", (SENTENCE,))):
+        relay, _ = begun()
+        relay.begin("b/two", mode)  # type: ignore[arg-type]
+        rest = b"".join(relay.feed(event(piece)) for piece in pieces) + relay.feed(event(None, "stop")) + relay.end()
+        assert text_of(rest) == ""
+        assert rest.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("pieces", [("Another",), ("The quick red",), (SENTENCE[:20], "!")])
+def test_another_answer_is_dropped(pieces: Sequence[str]) -> None:
+    """An answer that is not the one that was begun never reaches the client."""
+    relay, _ = begun()
+    relay.begin("b/two", "align")
+    with pytest.raises(BadReply) as raised:
+        b"".join(relay.feed(event(piece)) for piece in pieces)
+    assert raised.value.outcome == "diverged"
+
+
+def test_an_answer_that_ends_too_soon_is_dropped() -> None:
+    """Less than what the client has is not the answer either."""
+    relay, _ = begun()
+    relay.begin("b/two", "align")
+    relay.feed(event(SENTENCE[:20]) + event(None, "stop"))
+    with pytest.raises(BadReply, match="before what the client already has"):
+        relay.end()
+
+
+def test_tool_calls_that_the_client_has_are_skipped() -> None:
+    """The next candidate gives both calls; only the second one goes out, with the next index."""
+
+    def call(index: int, city: str) -> dict[str, object]:
+        return {
+            "tool_calls": [
+                {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": f'{{"city": "{city}"}}'}}
+            ]
+        }
+
+    relay = Relay(Call("call", "chat", "m", {"messages": []}, stream=True))
+    relay.begin("a/one")
+    first = relay.feed(event(**call(0, "Rome"))) + relay.feed(event(**call(1, "Oslo")))
+    assert b"Rome" in first
+    assert b"Oslo" not in first  # not whole yet, for all that is known
+    relay.settle()
+    relay.begin("b/two", "align")
+    rest = relay.feed(event(**call(0, "Rome")) + event(**call(1, "Paris")) + event(None, "tool_calls")) + relay.end()
+    assert b"Rome" not in rest
+    assert b'"index":1' in rest
+    assert b"Paris" in rest
