@@ -69,7 +69,7 @@ async def check(config: Config, *, live: bool) -> JsonObject:
     async with new_session(config.server.connect_timeout) as session:
         sources = [OpenAiCompatible(settings, session) for settings in parts.providers.values()]
         results += await asyncio.gather(*(_check_one(source, config, live=live) for source in sources))
-    configured = {name for name, provider in config.providers.items() if provider.enabled}
+    configured = {name for name, provider in config.providers.items() if provider.enabled} | parts.providers.keys()
     failed = [
         entry for entry in results if not entry["ok"] and (entry["source"] in configured or "/" in entry["source"])
     ]

@@ -1,4 +1,7 @@
-"""Structured logs: one JSON object a line on stderr, or short text on a terminal. Never a body, a key, or a query."""
+"""Structured logs on stderr: a JSON object a line (what is no request: short text on a terminal).
+
+Never a body, a key, or a query.
+"""
 
 from __future__ import annotations
 
