@@ -5,16 +5,13 @@ A meaning is the `description` of a field in `core/config.py`, else its line in 
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from llmproxy.core.config import Config
+from llmproxy.core.page_table import run
 
-BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
 MEANINGS: dict[str, str] = {
     "server.host": "address to listen on; beyond loopback `server.api_keys` must hold a key",
     "server.port": "port to listen on; 0 takes a free one",
@@ -111,34 +108,9 @@ def table(schema: Mapping[str, Any], meanings: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def replaced(page: str, rows: str) -> str:
-    """`page` with `rows` between the markers; raises `ValueError` where a marker is missing."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n{rows}\n{END}{after}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, write it into a page, or tell by the exit code whether a page has drifted."""
-    parser = argparse.ArgumentParser(prog="python -m llmproxy.core.config_table", description=__doc__)
-    parser.add_argument("--write", metavar="FILE", type=Path, help="replace the table in FILE")
-    parser.add_argument("--check", metavar="FILE", type=Path, help="exit 1 if the table in FILE is out of date")
-    chosen = parser.parse_args(argv)
-    rows = table(Config.model_json_schema(), MEANINGS)
-    target: Path | None = chosen.write or chosen.check
-    if target is None:
-        print(rows)
-        return 0
-    page = target.read_text(encoding="utf-8")
-    new = replaced(page, rows)
-    if chosen.write is not None:
-        target.write_text(new, encoding="utf-8")
-    elif new != page:
-        print(f"{target} is out of date: run python -m llmproxy.core.config_table --write {target}", file=sys.stderr)
-        return 1
-    return 0
+    return run("llmproxy.core.config_table", "options", table(Config.model_json_schema(), MEANINGS), argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from llmproxy.core.config import Config, Section
-from llmproxy.core.config_table import BEGIN, END, MEANINGS, main, options, replaced, table, type_cell
+from llmproxy.core.config_table import MEANINGS, main, options, table, type_cell
+from llmproxy.core.page_table import replaced
+
+BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -62,7 +65,7 @@ def test_without_a_file_it_is_printed(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_page_needs_both_markers(page: str) -> None:
     """Without them nothing is replaced."""
     with pytest.raises(ValueError, match="has no"):
-        replaced(page, "rows")
+        replaced(page, "rows", "options")
 
 
 def test_an_option_needs_a_meaning() -> None:
