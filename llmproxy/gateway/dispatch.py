@@ -105,7 +105,10 @@ class Dispatcher:
                 return await self._attempt(kept, mode, exchange, waits, budget_s)
             except AttemptError as error:
                 self._note(kept.candidate, error, exchange, loop.time() - now)
-                if mode == "append" and isinstance(error, Refused) and error.http_status in (400, 422):
+                refused_prefill = (
+                    isinstance(error, Refused) and error.http_status in (400, 422) and call.endpoint == "chat"
+                )
+                if mode == "append" and refused_prefill:
                     # It takes no partial answer: remembered, and asked once more, from the beginning.
                     self.health.learn_lack(kept.candidate, "prefill", error.message, loop.time())
                     queue.again(kept)
@@ -135,7 +138,7 @@ class Dispatcher:
             takes_prefill = "prefill" in candidate.model.capabilities and not self.health.learned_lack(
                 candidate, _PREFILL, now
             )
-            if (call.endpoint == "chat" and takes_prefill) or isinstance(call.body.get("prompt"), str):
+            if takes_prefill if call.endpoint == "chat" else isinstance(call.body.get("prompt"), str):
                 return "append"
         return "align" if relay.sent_text or relay.sent_calls else "fresh"
 
@@ -248,9 +251,8 @@ class Queue:
         for kept, error in zip(self._tried, self.failures, strict=True):
             if kept.candidate.model.source != candidate.model.source:
                 continue
-            refused = isinstance(error, Refused)
-            same_key = kept.candidate.credential == candidate.credential
-            if isinstance(error, Refused) and error.kind in ("auth", "credit") and same_key:
+            kind = error.kind if isinstance(error, Refused) else None
+            if kind in ("auth", "credit") and kept.candidate.credential == candidate.credential:
                 return "none"
-            down += isinstance(error, ConnectFailed) or (refused and getattr(error, "kind", "") == "server")
+            down += kind == "server" or isinstance(error, ConnectFailed)
         return "good" if not down else "poor" if entry.named or down < _MOST_DOWN else "none"

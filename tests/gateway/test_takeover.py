@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import orjson
 import pytest
 
-from llmproxy.core.errors import BadReply, Truncated
-from llmproxy.core.types import Call
+from backends.local import LocalStream
+from llmproxy.core.config import Config
+from llmproxy.core.errors import BadReply, Refused, Truncated
+from llmproxy.core.types import Call, Candidate, Model
+from llmproxy.gateway.attempt import Head
+from llmproxy.gateway.dispatch import Dispatcher, Settings
+from llmproxy.gateway.metrics import Metrics
 from llmproxy.gateway.relay import Mode, Relay
+from llmproxy.routing.catalog import Catalog, Offer
 
 SENTENCE = "The quick brown fox jumps over the lazy dog and goes"
 BEGUN = ("The quick", " brown fox jumps", " over the lazy dog", " and goes")
@@ -116,3 +123,65 @@ def test_tool_calls_that_the_client_has_are_skipped() -> None:
     assert b"Rome" not in rest
     assert b'"index":1' in rest
     assert b"Paris" in rest
+
+
+class Scripted:
+    """A source whose first model breaks off after two words, and whose second refuses every request with a 400."""
+
+    name = "s"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    @asynccontextmanager
+    async def stream(self, call: Call, candidate: Candidate) -> AsyncIterator[LocalStream]:
+        self.asked.append(candidate.model.id)
+        assert len(self.asked) < 10, "asked again and again"
+        if candidate.model.id != "dies":
+            raise Refused("no", kind="invalid", http_status=400)
+        yield LocalStream(self._pieces(call.endpoint))
+
+    async def _pieces(self, endpoint: str) -> AsyncIterator[bytes]:
+        for word in ("one", " two"):
+            choice = (
+                {"index": 0, "text": word} if endpoint == "completions" else {"index": 0, "delta": {"content": word}}
+            )
+            yield b"data: " + orjson.dumps({"id": "up", "choices": [choice]}) + b"\n\n"
+
+
+class Sink:
+    """A client that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.got = b""
+
+    async def open(self, head: Head) -> None:
+        pass
+
+    async def write(self, data: bytes) -> None:
+        self.got += data
+
+    finish = write
+
+
+@pytest.mark.parametrize(
+    ("call", "refusals"),
+    [
+        pytest.param(Call("c", "completions", "s/dies", {"prompt": "p"}, ("s/no",), True), 1, id="completions"),
+        pytest.param(Call("c", "chat", "s/dies", {"messages": [], "prompt": "p"}, ("s/no",), True), 1, id="chat"),
+        pytest.param(Call("c", "chat", "s/dies", {"messages": []}, ("s/prefill",), True), 2, id="prefill"),
+    ],
+)
+async def test_a_refusal_to_go_on_is_not_asked_for_without_end(call: Call, refusals: int) -> None:
+    """One that refuses to continue is asked once more from the beginning where it can be, and then no more."""
+    models = tuple(
+        Model("s", name, capabilities=frozenset({"prefill"} if name == "prefill" else ()))
+        for name in ("dies", "no", "prefill")
+    )
+    catalog, source, sink = Catalog([Offer("s", models)], Config()), Scripted(), Sink()
+    dispatcher = Dispatcher({"s": source}, lambda: catalog, Settings, Metrics())  # type: ignore[dict-item]
+    with pytest.raises(Truncated):
+        await dispatcher.answer(call, sink)
+    assert source.asked.count(call.fallbacks[0].removeprefix("s/")) == refusals
+    assert b'"error"' in sink.got
+    assert sink.got.endswith(b"data: [DONE]\n\n")
