@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from llmproxy.core.text import overlap
+
 _UNFINISHED = "�"
 
 
@@ -57,7 +59,7 @@ class StopStrings:
             self.stopped = True
             out, self._held = self._held[: min(found)[1]], ""
             return out
-        keep = max(_overlap(self._held, stop) for stop in self._stops)
+        keep = max(overlap(self._held, stop) for stop in self._stops)
         cut = len(self._held) - keep
         out, self._held = self._held[:cut], self._held[cut:]
         return out
@@ -66,7 +68,3 @@ class StopStrings:
         """What was held back and became no stop string."""
         out, self._held = self._held, ""
         return out
-
-
-def _overlap(text: str, stop: str) -> int:
-    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-size:])), 0)

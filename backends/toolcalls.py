@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import orjson
 
+from llmproxy.core.text import overlap
+
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
@@ -44,7 +46,7 @@ class ToolCallParser:
                     self._say(out, before)
                     self._held, self._inside = rest, True
                     continue
-                keep = _overlap(self._held, _OPEN)
+                keep = overlap(self._held, _OPEN)
                 cut = len(self._held) - keep
                 self._say(out, self._held[:cut])
                 self._held = self._held[cut:]
@@ -82,11 +84,3 @@ class ToolCallParser:
         self.found += 1
         self._after_call = True
         return read
-
-
-def _overlap(text: str, tag: str) -> int:
-    """The length of the longest end of `text` that begins `tag`."""
-    for size in range(min(len(text), len(tag) - 1), 0, -1):
-        if tag.startswith(text[-size:]):
-            return size
-    return 0

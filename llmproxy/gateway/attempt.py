@@ -110,8 +110,6 @@ async def whole(source: Source, candidate: Candidate, call: Call, waits: Waits, 
             raise
         # The upstream had closed a kept-alive connection at that very moment: nothing was answered, so ask once more.
         reply = await _send(source, candidate, call, min(waits.request_s, budget_s))
-    if call.endpoint == "passthrough":
-        return reply, Usage(estimated=True)
     body = check_reply(call, reply.body)
     body["model"] = candidate.model.name
     return reply, read_usage(body.get("usage"))

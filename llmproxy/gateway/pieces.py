@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from llmproxy.core.text import overlap
 from llmproxy.core.types import JsonObject
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -179,8 +180,3 @@ def as_text(content: Any) -> tuple[str, Any]:
         elif isinstance(part, dict):
             texts.append(str(part.get("text") or ""))
     return "".join(thoughts), "".join(texts)
-
-
-def overlap(text: str, tag: str) -> int:
-    """The length of the longest end of `text` that begins `tag`."""
-    return next((size for size in range(min(len(text), len(tag) - 1), 0, -1) if tag.startswith(text[-size:])), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -47,9 +48,12 @@ def response_of(error: LlmproxyError) -> web.Response:
     if error.attempts:
         headers["x-llmproxy-attempts"] = str(len(error.attempts))
         headers["x-llmproxy-trail"] = header_text(trail(list(error.attempts)))
-    return web.Response(
-        status=status_of(error), body=orjson.dumps(body_of(error)), headers=headers, content_type="application/json"
-    )
+    return json_response(body_of(error), status_of(error), headers)
+
+
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """`body` as JSON."""
+    return web.Response(body=orjson.dumps(body), status=status, headers=headers, content_type="application/json")
 
 
 def header_text(text: str) -> str:

@@ -11,6 +11,7 @@ from aiohttp import web
 from llmproxy.core.errors import AttemptError, InvalidJson, InvalidRequest
 from llmproxy.core.types import Call, JsonObject, trail
 from llmproxy.dialects.openai import parse_chat, parse_completion, parse_embeddings
+from llmproxy.web.envelope import json_response
 from llmproxy.web.state import SERVICES, TRACE
 from llmproxy.web.streams import StreamClient, answer_headers
 
@@ -71,7 +72,7 @@ async def answer(request: web.Request, call: Call) -> web.StreamResponse:
         return client.response
     assert found.reply is not None
     headers = answer_headers(found.candidate.model.name, found.reason, len(found.attempts), trail(found.attempts))
-    return web.Response(body=orjson.dumps(found.reply.body), headers=headers, content_type="application/json")
+    return json_response(found.reply.body, headers=headers)
 
 
 async def _infer(request: web.Request, parse: Callable[[JsonObject, str], Call]) -> web.StreamResponse:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-import orjson
 from aiohttp import web
 
 from llmproxy.core import names
@@ -13,6 +11,7 @@ from llmproxy.core.errors import InvalidRequest
 from llmproxy.core.types import Call, Candidate, JsonObject, Model, Plan
 from llmproxy.dialects.openai import parse_chat
 from llmproxy.routing.health import Health
+from llmproxy.web.envelope import json_response
 from llmproxy.web.inference import read_json
 from llmproxy.web.state import SERVICES, TRACE, Services
 
@@ -24,7 +23,7 @@ async def list_models(request: web.Request) -> web.Response:
     data = [_model_entry(model, created) for model in catalog.models]
     data += [_virtual_entry(name, created, f"alias of {target}") for name, target in catalog.aliases.items()]
     data += [_virtual_entry(name, created, "pool") for name in catalog.pool_names()]
-    return _json({"object": "list", "data": data})
+    return json_response({"object": "list", "data": data})
 
 
 async def show_model(request: web.Request) -> web.Response:
@@ -33,9 +32,9 @@ async def show_model(request: web.Request) -> web.Response:
     catalog, created = services.inventory.catalog, int(services.started_s)
     name = request.match_info["id"]
     if name not in catalog.aliases and (model := catalog.find(name)) is not None:
-        return _json(_model_entry(model, created))
+        return json_response(_model_entry(model, created))
     selection = catalog.select(name)
-    return _json(_virtual_entry(name, created, selection.reason))
+    return json_response(_virtual_entry(name, created, selection.reason))
 
 
 async def explain(request: web.Request) -> web.Response:
@@ -48,7 +47,7 @@ async def explain(request: web.Request) -> web.Response:
     body.setdefault("messages", [{"role": "user", "content": ""}])
     call = parse_chat(body, request[TRACE].id)
     call.needs = call.needs | frozenset(wanted)
-    return _json(plan_body(services.dispatcher.plan(call, whole=True), call))
+    return json_response(plan_body(services.dispatcher.plan(call, whole=True), call))
 
 
 async def candidates(request: web.Request) -> web.Response:
@@ -61,7 +60,7 @@ async def candidates(request: web.Request) -> web.Response:
         for model in catalog.models
         for candidate in catalog.credentials_of(model)
     ]
-    return _json({"candidates": entries, "missing": _missing(services)})
+    return json_response({"candidates": entries, "missing": _missing(services)})
 
 
 def candidate_body(candidate: Candidate, health: Health, now: float) -> JsonObject:
@@ -127,7 +126,3 @@ def _model_entry(model: Model, created: int) -> JsonObject:
 
 def _virtual_entry(name: str, created: int, what: str) -> JsonObject:
     return {"id": name, "object": "model", "created": created, "owned_by": "llmproxy", "llmproxy": {"is": what}}
-
-
-def _json(body: Any) -> web.Response:
-    return web.Response(body=orjson.dumps(body), content_type="application/json")

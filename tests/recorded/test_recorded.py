@@ -20,8 +20,6 @@ JUDGED = {
     "openrouter__ruby_llm__chat_tool_choice_and_calls_control_openrouter_claude-haiku-4-5_respects_choice_none__0"
 }
 
-# What does not hold yet (by a part of the file's name), and why; an entry that is no longer true fails the test.
-
 
 @pytest.fixture(scope="module")
 def report() -> Report:
