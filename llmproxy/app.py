@@ -105,8 +105,16 @@ def _can_run_models() -> bool:
 def read_settings(config: Config) -> Settings:
     """What the loop needs of `config`."""
     server, routing = config.server, config.routing
-    waits = Waits(server.request_timeout, server.first_token_timeout, server.stall_timeout, server.deadline)
-    return Settings(waits, routing.max_attempts, routing.fallbacks)
+    waits = Waits(
+        request_s=server.request_timeout,
+        first_token_s=server.first_token_timeout,
+        stall_s=server.stall_timeout,
+        deadline_s=server.deadline,
+        slowest_tokens_s=server.min_tokens_per_second,
+        life_sign_s=server.keep_alive,
+        hedge_s=routing.hedge_after,
+    )
+    return Settings(waits, routing.max_attempts, routing.fallbacks, routing.content_filter_fallback)
 
 
 class Runtime:

@@ -156,7 +156,7 @@ def show_candidates(body: dict[str, Any]) -> None:
             entry["candidate"],
             "yes" if entry["free"] else "",
             entry["tier"] or "",
-            ", ".join(entry["capabilities"]),
+            _capabilities(entry),
             str(entry["context_tokens"] or ""),
             state,
         )
@@ -164,6 +164,12 @@ def show_candidates(body: dict[str, Any]) -> None:
     for name, what in body["missing"].items():
         console.print(f"not used: {name} ({what})")
     console.print(f"{len(body['candidates'])} candidates, as {body['from']} knows them")
+
+
+def _capabilities(entry: dict[str, Any]) -> str:
+    """The capabilities of a candidate; what was learned stands in brackets."""
+    learned = [f"+{what}" if told == "delivered" else f"{what} {told}" for what, told in entry["learned"].items()]
+    return ", ".join(entry["capabilities"]) + "".join(f" [{told}]" for told in learned)
 
 
 def show_plan(body: dict[str, Any]) -> None:

@@ -103,6 +103,13 @@ class Server(Section):
     connect_timeout: Annotated[Seconds, Field(description="TCP and TLS set-up of one connection")] = 5
     first_token_timeout: Annotated[Seconds, Field(description="from the request to the first output of a stream")] = 15
     stall_timeout: Annotated[Seconds, Field(description="silence between two pieces of a stream")] = 15
+    min_tokens_per_second: Annotated[
+        float,
+        Field(ge=0, description="a stream of a provider that is slower, over two stall timeouts, is left; 0: never"),
+    ] = 0.5
+    keep_alive: Annotated[
+        Seconds | None, Field(description="silence after which a waiting stream gets a comment; null: never")
+    ] = 10
     deadline: Annotated[Seconds, Field(description="until an answer has begun, over all candidates")] = 90
     grace: Annotated[Seconds, Field(description="how long streams in flight may finish after SIGTERM")] = 30
 
@@ -175,8 +182,13 @@ class Routing(Section):
 
     fallbacks: bool = True
     max_attempts: Annotated[int, Field(ge=1)] = 12
-    hedge_after: Seconds | None = None
+    hedge_after: Annotated[
+        Seconds | None, Field(description="without any output after so long, the next candidate is asked as well")
+    ] = None
     delivery: Literal["stream", "whole"] = "stream"
+    content_filter_fallback: Annotated[
+        bool, Field(description="a prompt that a provider's filter refuses is tried on the next candidate")
+    ] = False
 
 
 class State(Section):

@@ -1,6 +1,21 @@
-"""Text that comes in pieces."""
+"""Text that comes in pieces, and text that others may read."""
 
 from __future__ import annotations
+
+import re
+
+# Keys as providers print them back in errors (sk-…, gsk_…, AIza…, Bearer …, ?key=…), and user info in URLs.
+_SECRETS = re.compile(
+    r"\b(?:(?:sk|pk|rk|gsk|xai|nvapi|hf|r8|csk|ghp|github_pat|tgp|fw|pplx|key)[-_]|AIza|ya29\.)(?=[\w*-]*[\d*])[\w*-]{8,}"
+    r"|(?<=[?&]key=)[^&\s\"']+"
+    r"|(?i:(?<=bearer ))[\w.~+/*-]{6,}=*"
+    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+
+
+def scrub(text: str) -> str:
+    """`text` with everything that looks like a key replaced by `…`."""
+    return _SECRETS.sub("…", text)
 
 
 def overlap(text: str, tag: str) -> int:

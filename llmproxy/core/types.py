@@ -102,6 +102,12 @@ class Call:
     raw: tuple[bytes, ...] = ()
     raw_headers: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def size_tokens(self) -> int:
+        """What a window must hold: the prompt (estimated) and the output that is asked for."""
+        output = self.body.get("max_completion_tokens") or self.body.get("max_tokens") or 0
+        return self.prompt_tokens + (output if isinstance(output, int) else 0)
+
 
 class Kept(NamedTuple):
     """A candidate that will be asked, and why it stands where it stands; `named` when the client named it itself."""
@@ -112,11 +118,15 @@ class Kept(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A candidate that will not be asked, and why; `retry_after_s` from now it may be, where that is known."""
+    """A candidate that will not be asked, and why; `retry_after_s` from now it may be, where that is known.
+
+    `too_large` means that it refused a call of this size: waiting does not help.
+    """
 
     candidate: Candidate
     reason: str
     retry_after_s: float | None = None
+    too_large: bool = False
 
 
 class Plan(NamedTuple):

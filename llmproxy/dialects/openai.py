@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llmproxy.core.errors import InvalidRequest
+from llmproxy.core.errors import AttemptError, InvalidRequest, LlmproxyError
 from llmproxy.core.names import AUTO
 from llmproxy.core.schema import defect
 from llmproxy.core.types import Call, Forced, JsonObject
@@ -243,3 +243,25 @@ def _message_tokens(message: JsonObject) -> int:
     else:
         length = len(content or "")
     return 4 + length // _CHARACTERS_PER_TOKEN
+
+
+def error_body(error: LlmproxyError) -> JsonObject:
+    """The OpenAI error object: message, type, param, code, and the attempts when candidates were tried."""
+    fields: JsonObject = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.outcome if isinstance(error, AttemptError) else error.code,
+    }
+    if error.attempts:
+        fields["attempts"] = [
+            {
+                "model": attempt.model,
+                "outcome": attempt.outcome,
+                "status": attempt.status,
+                "ms": round(attempt.elapsed_s * 1000),
+                "reason": attempt.reason,
+            }
+            for attempt in error.attempts
+        ]
+    return {"error": fields}

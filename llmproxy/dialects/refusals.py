@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from llmproxy.core.errors import RefusalKind, Refused
+from llmproxy.core.text import scrub
 
 _BY_STATUS: dict[int, RefusalKind] = {
     400: "invalid",
@@ -115,21 +116,21 @@ class ErrorBody:
 
 
 def read_error(body: Any, fallback: str) -> ErrorBody:
-    """The error inside a decoded body; `fallback` is the message when it has none."""
+    """The error inside a decoded body, keys in its text scrubbed; `fallback` is the message when it has none."""
     if isinstance(body, list) and body:
         body = body[0]
     if not isinstance(body, dict):
-        return ErrorBody(str(body)[:300] if body else fallback)
+        return ErrorBody(scrub(str(body)[:300] if body else fallback))
     inner = next((body[key] for key in ("error", "errors") if body.get(key) is not None), body)
     if isinstance(inner, list) and inner:
         inner = inner[0]
     if not isinstance(inner, dict):
-        return ErrorBody(str(inner)[:2000] or fallback, details=body)
+        return ErrorBody(scrub(str(inner)[:2000] or fallback), details=body)
     message = inner.get("message") or inner.get("detail") or inner.get("title") or body.get("message") or fallback
     if not isinstance(message, str):
         message = orjson.dumps(message).decode()[:2000]
     return ErrorBody(
-        message,
+        scrub(message),
         _text(inner.get("type") or inner.get("status")),
         _text(inner.get("param")),
         _text(inner.get("code")),

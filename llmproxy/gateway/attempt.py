@@ -3,102 +3,116 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
 
 from llmproxy.core.contract import Source, Stream
 from llmproxy.core.errors import AttemptError, ConnectionLost, TimedOut
 from llmproxy.core.types import Attempt, Call, Candidate, Kept, Reply, Usage
+from llmproxy.gateway.exchange import Exchange, Head
 from llmproxy.gateway.judge import check_reply
 from llmproxy.gateway.patience import Patience
-from llmproxy.gateway.relay import Mode, RawRelay, Relay, read_usage
+from llmproxy.gateway.relay import Mode, Relay, read_usage
+
+# A trickle is measured over so many stall timeouts of waiting for the source.
+_TRICKLE_STALLS = 2
+_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long one attempt may take, in seconds."""
+    """How long one attempt may take, in seconds; `slowest_tokens_s` is the slowest stream that is waited for."""
 
     request_s: float = 120.0
     first_token_s: float = 15.0
     stall_s: float = 15.0
     deadline_s: float = 90.0
+    slowest_tokens_s: float = 0.0
+    life_sign_s: float | None = None
+    hedge_s: float | None = None
 
 
-class Head(NamedTuple):
-    """What the client is told before the first byte of a stream: who answers, why, and after which attempts."""
+class Pace:
+    """Raises `TimedOut` when a source that has begun makes less than `slowest_tokens_s` over `window_s` of waiting."""
 
-    candidate: Candidate
-    reason: str
-    attempts: tuple[Attempt, ...]
-    status: int = 200
-    content_type: str = "text/event-stream; charset=utf-8"
+    __slots__ = ("_fewest", "_heard", "_waited_s", "_window_s")
+
+    def __init__(self, slowest_tokens_s: float, window_s: float) -> None:
+        self._fewest = slowest_tokens_s * window_s * _CHARACTERS_PER_TOKEN
+        self._window_s = window_s
+        self._waited_s = 0.0
+        self._heard = 0
+
+    def piece(self, waited_s: float, characters: int) -> None:
+        """After `waited_s` seconds of waiting for the source (not for the client) came so many characters of output."""
+        self._waited_s += waited_s
+        self._heard += characters
+        if self._waited_s >= self._window_s:
+            if self._heard < self._fewest:
+                message = f"a trickle: {self._heard} characters in {self._waited_s:.0f} s"
+                raise TimedOut(message, outcome="trickle")
+            self._waited_s, self._heard = 0.0, 0
 
 
-class Client(Protocol):
-    """The receiving end of a stream. `open` is called once, before anything else; that is the commit."""
+class Try:
+    """One candidate's turn in an exchange. `claim` is called right before its first byte goes to the client."""
 
-    async def open(self, head: Head) -> None: ...
+    __slots__ = ("_exchange", "claim", "content_type", "first_s", "kept", "mode", "relay", "started_s", "status")
 
-    async def write(self, data: bytes) -> None: ...
-
-    async def finish(self, data: bytes) -> None:
-        """The last bytes: nothing is written after them."""
-        ...
-
-
-class Exchange:
-    """One call with one client over all its attempts; `kept` is the candidate whose turn it is."""
-
-    __slots__ = (
-        "attempts",
-        "call",
-        "client",
-        "committed",
-        "content_type",
-        "kept",
-        "raw",
-        "relay",
-        "started_s",
-        "status",
-        "streams",
-    )
-
-    def __init__(self, call: Call, client: Client, kept: Kept) -> None:
-        self.call = call
-        self.client = client
+    def __init__(self, exchange: Exchange, kept: Kept, mode: Mode, *, claim: Callable[[], None] | None = None) -> None:
+        self._exchange = exchange
         self.kept = kept
-        self.raw = call.endpoint == "passthrough"
-        self.streams = call.stream or self.raw
-        self.relay = RawRelay() if self.raw else Relay(call) if self.streams else None
-        self.attempts: list[Attempt] = []
-        self.started_s = 0.0
-        self.committed = False
+        self.mode = mode
+        self.claim = claim
+        # Of two that are asked at the same time, each has its own; the one that delivers is heard.
+        self.relay = exchange.relay if claim is None else Relay(exchange.call)
+        self.started_s = asyncio.get_running_loop().time()
+        self.first_s: float | None = None  # seconds until its first byte went to the client
         self.status = 200
         self.content_type = "text/event-stream; charset=utf-8"
 
     @property
+    def candidate(self) -> Candidate:
+        return self.kept.candidate
+
+    @property
+    def call(self) -> Call:
+        """The call as this candidate gets it."""
+        return _continued(self._exchange) if self.mode == "append" else self._exchange.call
+
+    @property
+    def raw(self) -> bool:
+        return self._exchange.raw
+
+    @property
     def reason(self) -> str:
         """Why this candidate answers: its place in the plan, and what went wrong before it."""
-        return f"{self.kept.reason}; after {self.attempts[-1].outcome}" if self.attempts else self.kept.reason
+        tried = self._exchange.attempts
+        return f"{self.kept.reason}; after {tried[-1].outcome}" if tried else self.kept.reason
 
     async def write(self, data: bytes) -> None:
         """Send bytes to the client; the first time is the commit, and tells it who answers."""
-        if not self.committed:
-            await self._commit()
-        await self.client.write(data)
+        if self.first_s is None:
+            await self._begin()
+        await self._exchange.write(data)
 
     async def finish(self, data: bytes) -> None:
         """Send the last bytes."""
-        if not self.committed:
-            await self._commit()
-        await self.client.finish(data)
+        if self.first_s is None:
+            await self._begin()
+        await self._exchange.finish(data, self._head())
 
-    async def _commit(self) -> None:
-        self.committed = True
+    async def _begin(self) -> None:
+        self.first_s = asyncio.get_running_loop().time() - self.started_s
+        if self.claim is not None:
+            self.claim()
+        if not self._exchange.committed:
+            await self._exchange.commit(self.relay, self._head())
+
+    def _head(self) -> Head:
         elapsed_s = asyncio.get_running_loop().time() - self.started_s
-        now = Attempt(self.kept.candidate.model.name, "ok", elapsed_s, self.status)
-        head = Head(self.kept.candidate, self.reason, (*self.attempts, now), self.status, self.content_type)
-        await self.client.open(head)
+        now = Attempt(self.candidate.model.name, "ok", elapsed_s, self.status)
+        return Head(self.candidate, self.reason, (*self._exchange.attempts, now), self.status, self.content_type)
 
 
 async def whole(source: Source, candidate: Candidate, call: Call, waits: Waits, budget_s: float) -> tuple[Reply, Usage]:
@@ -115,20 +129,14 @@ async def whole(source: Source, candidate: Candidate, call: Call, waits: Waits, 
     return reply, read_usage(body.get("usage"))
 
 
-async def streamed(
-    source: Source, candidate: Candidate, mode: Mode, exchange: Exchange, waits: Waits, budget_s: float
-) -> Usage:
-    """The answer piece by piece into `exchange`; returns when all of it was written. Raises an `AttemptError`."""
-    call = _continued(exchange) if mode == "append" else exchange.call
-    relay = exchange.relay
-    assert relay is not None
-    # A local model may still be loading; nobody but the deadline hurries it.
-    first_s = budget_s if candidate.model.local else min(waits.first_token_s, budget_s)
+async def streamed(source: Source, attempt: Try, waits: Waits, budget_s: float) -> Usage:
+    """The answer piece by piece to the client; returns when all of it was written. Raises an `AttemptError`."""
+    call, relay = attempt.call, attempt.relay
     for last_chance in (False, True):
-        relay.begin(candidate.model.name, mode)
+        relay.begin(attempt.candidate.model.name, attempt.mode)
         last = b""
         try:
-            last = await _pump(source, candidate, call, exchange, first_s, waits.stall_s)
+            last = await _pump(source, attempt, call, waits, budget_s)
         except ConnectionLost as lost:
             if lost.sent_nothing and not last_chance:
                 continue
@@ -142,9 +150,9 @@ async def streamed(
         end = relay.end()
     except AttemptError:
         if last:
-            await exchange.write(last)
+            await attempt.write(last)
         raise
-    await exchange.finish(last + end)
+    await attempt.finish(last + end)
     return relay.usage or Usage(estimated=True)
 
 
@@ -164,24 +172,31 @@ async def _send(source: Source, candidate: Candidate, call: Call, limit_s: float
         return await source.send(call, candidate)
 
 
-async def _pump(
-    source: Source, candidate: Candidate, call: Call, exchange: Exchange, first_s: float, stall_s: float
-) -> bytes:
+async def _pump(source: Source, attempt: Try, call: Call, waits: Waits, budget_s: float) -> bytes:
     """Relay until the stream says that it is done, or ends; what came with the end is left to be sent with it."""
-    relay = exchange.relay
-    assert relay is not None
+    relay, local = attempt.relay, attempt.candidate.model.local
+    # A local model may still be loading, and is as fast as this machine: nobody but the deadline hurries it.
+    first_s = budget_s if local else min(waits.first_token_s, budget_s)
+    pace = Pace(0.0 if local or attempt.raw else waits.slowest_tokens_s, _TRICKLE_STALLS * waits.stall_s)
+    clock = asyncio.get_running_loop().time
     stream: Stream
-    async with Patience(first_s, "first_token") as patience, source.stream(call, candidate) as stream:
-        if exchange.raw:
-            exchange.status = stream.status
-            exchange.content_type = stream.headers.get("content-type", "application/octet-stream")
+    async with Patience(first_s, "first_token") as patience, source.stream(call, attempt.candidate) as stream:
+        if attempt.raw:
+            attempt.status = stream.status
+            attempt.content_type = stream.headers.get("content-type", "application/octet-stream")
+        since_s = clock()
         async for data in stream:
+            waited_s, heard = clock() - since_s, relay.heard
             out = relay.feed(data)
             if relay.done:
                 return out
             if out:
                 patience.pause()
-                await exchange.write(out)
-            if relay.spoke:
-                patience.phase(stall_s, "stall")
+                await attempt.write(out)
+                patience.progress()
+            if relay.heard != heard:
+                patience.phase(waits.stall_s, "stall")
+            if heard:
+                pace.piece(waited_s, relay.heard - heard)
+            since_s = clock()
     return b""

@@ -2,31 +2,33 @@
 
 plan ─► for each candidate ─► attempt ─► answered ─► done
                ▲                 └─► failed ─► health, trail ─┐
-               └──────────── not committed ◄──────────────────┘
+               └── afresh, or from what the client has ◄──────┘
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from llmproxy.core.contract import Source
 from llmproxy.core.errors import (
     AttemptError,
+    ClientGone,
     ConnectFailed,
-    ConnectionLost,
     DeadlineExceeded,
     LlmproxyError,
     Refused,
-    TimedOut,
-    Truncated,
 )
-from llmproxy.core.types import Attempt, Call, Candidate, Kept, Plan, Reply, Usage, trail
-from llmproxy.gateway.attempt import Client, Exchange, Waits, streamed, whole
+from llmproxy.core.types import Attempt, Call, Candidate, Kept, Plan, Reply, Usage
+from llmproxy.gateway.attempt import Try, Waits, streamed, whole
+from llmproxy.gateway.exchange import Client, Exchange
+from llmproxy.gateway.failures import Failures
 from llmproxy.gateway.metrics import Metrics
+from llmproxy.gateway.queue import Queue
+from llmproxy.gateway.race import Failed, Race
 from llmproxy.gateway.relay import Mode, Relay
 from llmproxy.gateway.verdict import nobody, of_failures, same_refusal
 from llmproxy.routing.catalog import Catalog
@@ -35,8 +37,6 @@ from llmproxy.routing.planner import plan
 
 # The share of the deadline that the first of several candidates may use up, so that one failover always fits.
 _FIRST_SHARE = 0.6
-# After so many failures of one provider's servers in one call, a pool asks it no more.
-_MOST_DOWN = 4
 _PREFILL = frozenset({"prefill"})
 
 
@@ -57,6 +57,7 @@ class Settings:
     waits: Waits = Waits()
     max_attempts: int = 12
     fallbacks: bool = True
+    content_filter_fallback: bool = False
 
 
 class Dispatcher:
@@ -71,6 +72,7 @@ class Dispatcher:
     ) -> None:
         self.sources = sources
         self.health = Health()
+        self.failures = Failures()
         self._catalog = catalog
         self._settings = settings
         self._metrics = metrics
@@ -84,48 +86,99 @@ class Dispatcher:
         return plan(self._catalog(), call, self.health, now, next(self._tickets), most=most, whole=whole)
 
     async def answer(self, call: Call, client: Client) -> Answer:
-        """Ask candidates until one answers; streams go to `client`. Raises one `LlmproxyError` for all failures."""
-        loop = asyncio.get_running_loop()
-        waits = self._settings().waits
-        deadline = loop.time() + waits.deadline_s
+        """Ask candidates until one answers; streams go to `client`.
+
+        Raises one `LlmproxyError` for all failures. A client that has begun to read was told of it in the stream.
+        """
+        settings = self._settings()
         made = self.plan(call)
         if not made.kept:
             raise nobody(made)
-        exchange = Exchange(call, client, made.kept[0])
+        exchange, outcome = Exchange(call, client, settings.waits.life_sign_s), "client_closed_request"
+        try:
+            answer = await self._answer(exchange, made, settings)
+            outcome = "ok" if len(answer.attempts) == 1 else "ok_after_failures"
+            return answer
+        except ClientGone:
+            raise
+        except LlmproxyError as error:
+            error.attempts = tuple(exchange.attempts)
+            outcome = "broken_off" if exchange.committed else error.code
+            if exchange.opened:
+                await exchange.tell(error)
+            raise
+        finally:
+            exchange.close()
+            self._metrics.call(call.endpoint, outcome)
+
+    async def _answer(self, exchange: Exchange, made: Plan, settings: Settings) -> Answer:
+        loop, waits = asyncio.get_running_loop(), settings.waits
+        deadline = loop.time() + waits.deadline_s
         queue = Queue(made.kept)
         broke: AttemptError | None = None
         while (kept := queue.next(exchange)) is not None:
             now = loop.time()
             if now >= deadline and not exchange.committed:
-                raise self._failed(DeadlineExceeded(f"no answer within {waits.deadline_s:g} s"), exchange)
+                raise DeadlineExceeded(f"no answer within {waits.deadline_s:g} s")
             share = _FIRST_SHARE if not queue.failures and len(made.kept) > 1 else 1.0
             budget_s = waits.deadline_s if exchange.committed else (deadline - now) * share
-            mode = self._mode(kept.candidate, exchange, now)
-            try:
-                return await self._attempt(kept, mode, exchange, waits, budget_s)
-            except AttemptError as error:
-                self._note(kept.candidate, error, exchange, loop.time() - now)
-                refused_prefill = (
-                    isinstance(error, Refused) and error.http_status in (400, 422) and call.endpoint == "chat"
-                )
-                if mode == "append" and refused_prefill:
+            if waits.hedge_s is not None and not exchange.committed and not exchange.raw:
+                outcome = await self._hedged(kept, queue, exchange, waits, deadline, budget_s)
+            else:
+                attempt = Try(exchange, kept, self._mode(kept.candidate, exchange, now))
+                outcome = await self._tried(attempt, exchange, waits, budget_s)
+            if isinstance(outcome, Answer):
+                return outcome
+            for attempt, error in outcome:
+                if attempt.mode == "append" and self._refused_to_continue(error, exchange.call):
                     # It takes no partial answer: remembered, and asked once more, from the beginning.
-                    self.health.learn_lack(kept.candidate, "prefill", error.message, loop.time())
-                    queue.again(kept)
+                    self.health.learn_lack(attempt.candidate, "prefill", error.message, loop.time())
+                    queue.again(attempt.kept)
                     continue
-                queue.failed(kept, error)
+                queue.failed(attempt.kept, error)
                 if exchange.committed:
                     broke = broke or error
-                    continue
-                if isinstance(error, Refused) and error.kind in ("invalid", "content_filter"):
-                    raise self._failed(same_refusal(error), exchange) from error
+                elif isinstance(error, Refused) and self._is_final(error, settings):
+                    raise same_refusal(error) from error
         last = queue.failures[-1]
         if broke is not None:
-            await self._break_off(exchange, broke)
-            raise self._failed(broke, exchange) from last
+            raise broke from last
         if loop.time() >= deadline:
-            raise self._failed(DeadlineExceeded(f"no answer within {waits.deadline_s:g} s"), exchange) from last
-        raise self._failed(of_failures(made, queue.failures), exchange) from last
+            raise DeadlineExceeded(f"no answer within {waits.deadline_s:g} s") from last
+        raise of_failures(made, queue.failures) from last
+
+    async def _tried(self, attempt: Try, exchange: Exchange, waits: Waits, budget_s: float) -> Answer | list[Failed]:
+        try:
+            return await self._attempt(attempt, exchange, waits, budget_s)
+        except AttemptError as error:
+            return [(attempt, error)]
+
+    async def _hedged(
+        self, kept: Kept, queue: Queue, exchange: Exchange, waits: Waits, deadline: float, budget_s: float
+    ) -> Answer | list[Failed]:
+        """Ask `kept`, and the next one too when it has delivered nothing after a while: the first to deliver wins."""
+        assert waits.hedge_s is not None
+        loop = asyncio.get_running_loop()
+        race: Race[Answer] = Race(
+            lambda attempt: self._attempt(attempt, exchange, waits, min(budget_s, deadline - loop.time()))
+        )
+        async with race:
+            race.enter(Try(exchange, kept, "fresh", claim=race.claim))
+            if not await race.decided(waits.hedge_s) and (second := queue.next(exchange)) is not None:
+                race.enter(Try(exchange, second, "fresh", claim=race.claim))
+            answer = await race.result()
+        for beaten in race.beaten if answer is None else ():
+            queue.again(beaten.kept)  # the winner broke off: the other one is as good as before
+        return race.failed if answer is None else answer._replace(attempts=tuple(exchange.attempts))
+
+    @staticmethod
+    def _is_final(error: Refused, settings: Settings) -> bool:
+        """Whether the refusal is the answer: it would be the same everywhere, or is not to be routed around."""
+        return error.kind == "invalid" or (error.kind == "content_filter" and not settings.content_filter_fallback)
+
+    @staticmethod
+    def _refused_to_continue(error: AttemptError, call: Call) -> bool:
+        return isinstance(error, Refused) and error.http_status in (400, 422) and call.endpoint == "chat"
 
     def _mode(self, candidate: Candidate, exchange: Exchange, now: float) -> Mode:
         """How the candidate is asked: from the beginning, or to go on from what the client has."""
@@ -142,117 +195,46 @@ class Dispatcher:
                 return "append"
         return "align" if relay.sent_text or relay.sent_calls else "fresh"
 
-    async def _attempt(self, kept: Kept, mode: Mode, exchange: Exchange, waits: Waits, budget_s: float) -> Answer:
+    async def _attempt(self, attempt: Try, exchange: Exchange, waits: Waits, budget_s: float) -> Answer:
+        """One candidate's turn, in the trail, the health and the metrics whatever becomes of it."""
         loop = asyncio.get_running_loop()
-        candidate, started = kept.candidate, loop.time()
-        exchange.kept, exchange.started_s = kept, started
-        source = self.sources.get(candidate.model.source)
-        if source is None:
-            raise ConnectFailed(f"the source {candidate.model.source} was removed from the configuration")
-        reply = None
+        candidate, reply = attempt.candidate, None
+        self.health.asked(candidate, attempt.started_s)
         try:
+            source = self.sources.get(candidate.model.source)
+            if source is None:
+                raise ConnectFailed(f"the source {candidate.model.source} was removed from the configuration")
             if exchange.streams:
-                usage = await streamed(source, candidate, mode, exchange, waits, budget_s)
+                usage = await streamed(source, attempt, waits, budget_s)
             else:
                 reply, usage = await whole(source, candidate, exchange.call, waits, budget_s)
         except asyncio.CancelledError:
-            elapsed_s = loop.time() - started
-            exchange.attempts.append(Attempt(candidate.model.name, "cancelled", elapsed_s))
-            self._metrics.attempt(candidate.model, "cancelled", elapsed_s)
+            # Its client left, or the other one of two was faster.
+            self._record(
+                exchange, Attempt(candidate.model.name, "cancelled", loop.time() - attempt.started_s), candidate
+            )
             raise
-        elapsed_s, reason = loop.time() - started, exchange.reason
-        self.health.succeeded(candidate, elapsed_s)
-        self._metrics.attempt(candidate.model, "ok", elapsed_s)
-        self._metrics.tokens(candidate.model, usage)
-        exchange.attempts.append(Attempt(candidate.model.name, "ok", elapsed_s, 200))
-        return Answer(candidate, reason, tuple(exchange.attempts), usage, reply)
-
-    def _note(self, candidate: Candidate, error: AttemptError, exchange: Exchange, elapsed_s: float) -> None:
-        exchange.attempts.append(
-            Attempt(
+        except AttemptError as error:
+            now = loop.time()
+            made = Attempt(
                 candidate.model.name,
                 error.outcome,
-                elapsed_s,
+                now - attempt.started_s,
                 error.http_status,
                 error.message[:300],
                 error.retry_after_s,
             )
-        )
-        self.health.failed(candidate, error, asyncio.get_running_loop().time())
-        self._metrics.attempt(candidate.model, error.outcome, elapsed_s)
+            self.health.failed(candidate, error, now, exchange.call)
+            self.failures.add(exchange.call, candidate, made, error)
+            self._record(exchange, made, candidate)
+            raise
+        now, reason = loop.time(), attempt.reason
+        first_s = now - attempt.started_s if attempt.first_s is None else attempt.first_s
+        self.health.succeeded(candidate, first_s, exchange.call)
+        self._metrics.tokens(candidate.model, usage)
+        self._record(exchange, Attempt(candidate.model.name, "ok", now - attempt.started_s, 200), candidate)
+        return Answer(candidate, reason, tuple(exchange.attempts), usage, reply)
 
-    async def _break_off(self, exchange: Exchange, error: AttemptError) -> None:
-        """The client has part of an answer that nobody can finish: tell it so, in the stream."""
-        assert exchange.relay is not None
-        body = {"message": error.message, "type": "api_error", "param": None, "code": error.outcome}
-        told = exchange.relay.broken(body, f"attempts: {trail(exchange.attempts)}")
-        if told:
-            await exchange.finish(told)
-
-    @staticmethod
-    def _failed(error: LlmproxyError, exchange: Exchange) -> LlmproxyError:
-        error.attempts = tuple(exchange.attempts)
-        return error
-
-
-class Queue:
-    """The candidates of one call that are still worth asking, in their order.
-
-    A dead key is not asked again for another model. A source that could not be reached, or whose servers failed, is
-    asked again only after all others, and through a pool no more than a few times. Once the client has part of an
-    answer, those that can continue it come first, and the candidate that broke off may try once more when nobody else
-    is left.
-    """
-
-    def __init__(self, kept: Sequence[Kept]) -> None:
-        self._waiting = list(kept)
-        self._tried: list[Kept] = []
-        self._retried = False
-        self.failures: list[AttemptError] = []
-
-    def next(self, exchange: Exchange) -> Kept | None:
-        """The one whose turn it is; None when nobody is left."""
-        if not self.failures:
-            return self._waiting.pop(0) if self._waiting else None
-        relay = exchange.relay
-        if exchange.committed and not (relay is not None and relay.can_take_over):
-            return None
-        chances = [(self._chance(entry), entry) for entry in self._waiting]
-        worth = [entry for chance, entry in chances if chance == "good"] or [
-            entry for chance, entry in chances if chance == "poor"
-        ]
-        if exchange.committed:
-            worth.sort(key=lambda entry: "prefill" not in entry.candidate.model.capabilities)
-        if worth:
-            self._waiting.remove(worth[0])
-            return worth[0]
-        return self._broken_off() if exchange.committed else None
-
-    def failed(self, kept: Kept, error: AttemptError) -> None:
-        """`kept` was asked and failed."""
-        self._tried.append(kept)
-        self.failures.append(error)
-
-    def again(self, kept: Kept) -> None:
-        """`kept` is to be asked next, in another way."""
-        self._waiting.insert(0, kept)
-
-    def _broken_off(self) -> Kept | None:
-        """The candidate whose stream was the last to break off, once."""
-        if self._retried:
-            return None
-        self._retried = True
-        broken = (ConnectionLost, Truncated, TimedOut)
-        pairs = zip(self._tried, self.failures, strict=True)
-        return next((kept for kept, error in reversed(list(pairs)) if isinstance(error, broken)), None)
-
-    def _chance(self, entry: Kept) -> str:
-        candidate, down = entry.candidate, 0
-        for kept, error in zip(self._tried, self.failures, strict=True):
-            if kept.candidate.model.source != candidate.model.source:
-                continue
-            kind = error.kind if isinstance(error, Refused) else None
-            if kind in ("auth", "credit") and kept.candidate.credential == candidate.credential:
-                return "none"
-            down += kind == "server" or isinstance(error, ConnectFailed)
-        return "good" if not down else "poor" if entry.named or down < _MOST_DOWN else "none"
+    def _record(self, exchange: Exchange, made: Attempt, candidate: Candidate) -> None:
+        exchange.attempts.append(made)
+        self._metrics.attempt(candidate.model, made.outcome, made.elapsed_s)

@@ -38,6 +38,7 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.in_flight = 0
         self._requests: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self._calls: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._attempts: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._durations: defaultdict[str, _Histogram] = defaultdict(_Histogram)
         self._tokens: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -55,6 +56,10 @@ class Metrics(Collector):
         histogram = self._durations[name]
         histogram.buckets[bisect_left(_SECONDS, elapsed_s)] += 1
         histogram.total_s += elapsed_s
+
+    def call(self, endpoint: str, outcome: str) -> None:
+        """One call ended, after all its attempts."""
+        self._calls[endpoint, outcome] += 1
 
     def tokens(self, model: Model, usage: Usage) -> None:
         """An answer used up tokens."""
@@ -75,6 +80,7 @@ class Metrics(Collector):
         """All families, as a registry asks for them."""
         yield GaugeMetricFamily("llmproxy_requests_in_flight", "Requests being answered.", self.in_flight)
         yield _counter("llmproxy_requests", "Requests by route and status.", ("route", "status"), self._requests)
+        yield _counter("llmproxy_calls", "Calls by endpoint and outcome.", ("endpoint", "outcome"), self._calls)
         yield _counter("llmproxy_attempts", "Attempts by model and outcome.", ("model", "outcome"), self._attempts)
         yield _counter("llmproxy_tokens", "Tokens by model, prompt and completion.", ("model", "kind"), self._tokens)
         durations = HistogramMetricFamily(

@@ -168,10 +168,6 @@ class Relay:
         if isinstance(body, dict) and body.get("error"):
             raise error_in_body(body, now=time.time())
 
-    def broken(self, error: JsonObject, trail: str) -> bytes:
-        """What tells a client with part of an answer that nobody could finish it."""
-        return sse.comment(trail) + sse.event(orjson.dumps({"error": error})) + sse.DONE
-
     # -- state of one candidate -----------------------------------------------------------------------------------
 
     def _reset(self, model: str, mode: Mode) -> None:
@@ -191,6 +187,7 @@ class Relay:
         self._aside: JsonObject = {}
         self._sent = (0, 0)
         self._calls_out = []
+        self.heard = 0  # characters of output that the candidate has made, whether they went out or not
         self.spoke = False
         self._ready = False
         self.skipped = 0
@@ -230,6 +227,7 @@ class Relay:
             text = lane.text(raw) if lane is not None else None
             if lane is not None and text is not None:
                 self._texts.append(text)
+                self.heard += len(text)
                 out += (lane.out_head, text, lane.out_tail)
             elif raw:
                 out.append(self._parse_event(sse.parse_event(raw)))
@@ -321,7 +319,9 @@ class Relay:
         return choice
 
     def _text_choice(self, choice: JsonObject) -> JsonObject:
-        text = self._aligned_text(str(choice.get("text") or ""), ends=choice["finish_reason"] is not None)
+        said = str(choice.get("text") or "")
+        self.heard += len(said)
+        text = self._aligned_text(said, ends=choice["finish_reason"] is not None)
         self._texts.append(_inside(text))
         choice["text"] = text
         if text or choice["finish_reason"] in HONEST_ENDS:
@@ -334,6 +334,7 @@ class Relay:
         inline, text = as_text(delta.pop("content", None))
         if inline and not delta.get("reasoning_content"):
             delta["reasoning_content"] = inline
+        self.heard += _size(text) + _size(delta)
         if isinstance(text, str):
             reasoning, answer = state.thinking.feed(text)
             if ends:
@@ -487,6 +488,15 @@ class Relay:
         return b"data: " + orjson.dumps({**head, **usage, **chunk}) + b"\n\n"
 
 
+def _size(value: Any) -> int:
+    """How many characters of text are in a delta or a part of it."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0
+
+
 def _calls_late(choices: list[JsonObject]) -> bool:
     """Whether a choice calls a tool and ends in the same chunk."""
     return any(choice["finish_reason"] and (choice.get("delta") or {}).get("tool_calls") for choice in choices)
@@ -497,20 +507,19 @@ class RawRelay:
 
     done = False
     finished = False
-    spoke = True
+    heard = 0
     can_take_over = False
     usage: Usage | None = None
 
     def begin(self, model: str, mode: Mode = "fresh") -> None:
-        pass
+        """Nothing to prepare."""
 
     def feed(self, data: bytes) -> bytes:
+        """The same bytes."""
+        self.heard += len(data)
         return data
 
     def end(self) -> bytes:
-        return b""
-
-    def broken(self, error: JsonObject, trail: str) -> bytes:
         return b""
 
 

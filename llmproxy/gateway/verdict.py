@@ -28,6 +28,9 @@ def nobody(plan: Plan) -> LlmproxyError:
     if not plan.dropped:
         return NoCandidates(f"no candidate for {plan.asked}: {plan.hint}", param="model")
     wait_s = soonest_s(plan.dropped)
+    if all(entry.too_large for entry in plan.dropped):
+        message = f"{plan.asked}: {plan.dropped[0].reason}"
+        return SameRefusal(message, refusal_status=400, code="context_length_exceeded", param="messages")
     why = "; ".join(f"{entry.candidate.key}: {entry.reason}" for entry in plan.dropped[:4])
     if wait_s is None:
         return NoCandidates(f"no candidate for {plan.asked} can serve this call: {why}", param="model")
@@ -38,6 +41,8 @@ def of_failures(plan: Plan, failures: Sequence[AttemptError]) -> LlmproxyError:
     """Every candidate that was tried failed."""
     refusals = [failure for failure in failures if isinstance(failure, Refused)]
     if len(refusals) == len(failures):
+        if all(refusal.kind in _CODES for refusal in refusals):
+            return same_refusal(refusals[0])
         statuses = {refusal.http_status for refusal in refusals}
         if len(statuses) == 1 and statuses <= _RELAYED:
             return same_refusal(refusals[0])

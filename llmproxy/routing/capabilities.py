@@ -61,9 +61,15 @@ def describe(model: Model, config: Config, facts: Facts) -> Model:
     )
 
 
-def rank(model: Model, needs: frozenset[str]) -> int:
-    """0 when every needed capability is known, 1 when some are unknown, 2 when one is known to be missing."""
-    if needs <= model.capabilities:
+def rank(model: Model, needs: frozenset[str], gained: frozenset[tuple[str, str]] = frozenset()) -> int:
+    """0 when every needed capability is known, 1 when some are unknown, 2 when one is known to be missing.
+
+    `gained` are pairs of a model's name and a capability that it has shown to have.
+    """
+    needs = needs - model.capabilities
+    if needs and gained:
+        needs = frozenset(need for need in needs if (model.name, need) not in gained)
+    if not needs:
         return 0
     return 2 if needs & model.lacks else 1
 

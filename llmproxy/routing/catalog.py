@@ -44,14 +44,18 @@ class Selection:
     needs: frozenset[str] = frozenset()
     pool: bool = False
     hint: str = ""
+    _gained: frozenset[tuple[str, str]] = frozenset()
     _groups: dict[frozenset[str], Groups] = field(default_factory=dict)
 
-    def groups(self, needs: frozenset[str]) -> Groups:
-        """The candidates in the order of the policy, those known to have `needs` first."""
+    def groups(self, needs: frozenset[str], gained: frozenset[tuple[str, str]] = frozenset()) -> Groups:
+        """The candidates in the order of the policy, those known (or learned: `gained`) to have `needs` first."""
+        if gained is not self._gained:
+            self._gained = gained
+            self._groups.clear()
         found = self._groups.get(needs)
         if found is None:
             wanted = needs | self.needs
-            buckets = by_capability(self.candidates, lambda model: rank(model, wanted))
+            buckets = by_capability(self.candidates, lambda model: rank(model, wanted, gained))
             found = tuple(group for bucket in buckets for group in ORDERS[self.order](bucket))
             self._groups[needs] = found
         return found

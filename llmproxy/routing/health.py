@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmproxy.core.errors import AttemptError, ConnectFailed, ConnectionLost, Refused, TimedOut, Truncated, Unmet
-from llmproxy.core.types import Candidate
+from llmproxy.core.types import Call, Candidate
 
-Provenance = Literal["heuristic", "stated", "quota", "dead key", "retired"]
+Provenance = Literal["heuristic", "stated", "quota", "dead key", "retired", "probe"]
 
 # Not honouring one of these says something about this one request, not about all that have such a field.
 _EVERY_CALL_HAS = frozenset({"messages", "prompt", "input", "model"})
@@ -22,6 +22,12 @@ _LOCAL_LIMIT_S = 5.0
 _RETIRED_S = 3_600.0
 _DEAD_KEY_S = 600.0
 _LEARNED_S = 3_600.0
+_HEURISTIC_LIMIT_S = 30.0
+# A guess that is over is kept so long, so that one call alone finds out; that one has so long to do it.
+_HALF_OPEN_S = 60.0
+_PROBE_S = 15.0
+# So many answers in a row without what was forced, and the model is taken not to be capable of it.
+_UNMET_IN_A_ROW = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +58,16 @@ class Health:
         self._cooldowns: dict[tuple[str, bool], Cooldown] = {}  # (scope, binding): a guess never hides a stated wait
         self._records: dict[str, _Record] = {}
         self._lacks: dict[tuple[str, str], tuple[float, str]] = {}
+        self._unmet: dict[tuple[str, str], int] = {}
+        self._refused_sizes: dict[str, tuple[float, int]] = {}
+        self.gained: frozenset[tuple[str, str]] = frozenset()  # (model name, capability) that was delivered
 
     # -- questions ------------------------------------------------------------------------------------------------
 
     @property
     def spotless(self) -> bool:
         """Whether nothing is cooling down and nothing was learned: the common case, decided in one look."""
-        return not self._cooldowns and not self._lacks
+        return not self._cooldowns and not self._lacks and not self._refused_sizes
 
     def cooldown(self, candidate: Candidate, now: float) -> Cooldown | None:
         """The longest binding cooldown of this candidate, its key or its source, else the longest that is a guess."""
@@ -69,7 +78,8 @@ class Health:
                 if found is None:
                     continue
                 if found.until_s <= now:
-                    del self._cooldowns[scope, binding]
+                    if binding or found.until_s + _HALF_OPEN_S <= now:
+                        del self._cooldowns[scope, binding]
                 elif longest is None or found.until_s > longest.until_s:
                     longest = found
             if longest is not None:
@@ -91,6 +101,27 @@ class Health:
                 return found[1]
         return None
 
+    def refused_size(self, candidate: Candidate, now: float) -> int | None:
+        """The smallest size in tokens that this model refused as too large, lately."""
+        found = self._refused_sizes.get(candidate.model.name)
+        if found is not None and found[0] <= now:
+            del self._refused_sizes[candidate.model.name]
+            return None
+        return None if found is None else found[1]
+
+    def learned(self, candidate: Candidate, now: float) -> dict[str, str]:
+        """What was learned of the model, for a person: feature → in words."""
+        name = candidate.model.name
+        told = {capability: "delivered" for model, capability in sorted(self.gained) if model == name}
+        told |= {
+            feature: f"not for {until_s - now:.0f} s: {reason}"
+            for (model, feature), (until_s, reason) in self._lacks.items()
+            if model == name and until_s > now
+        }
+        if (size := self.refused_size(candidate, now)) is not None:
+            told["size"] = f"refused {size} tokens"
+        return told
+
     def speed(self, candidate: Candidate) -> float | None:
         """Smoothed seconds to the first output; None before the first answer."""
         record = self._records.get(candidate.key)
@@ -103,8 +134,18 @@ class Health:
 
     # -- news -----------------------------------------------------------------------------------------------------
 
-    def succeeded(self, candidate: Candidate, elapsed_s: float) -> None:
-        """An answer came after `elapsed_s` seconds: heuristic cooldowns of the candidate end."""
+    def asked(self, candidate: Candidate, now: float) -> None:
+        """It is asked: while it stands on probation, the calls after this one go to others first."""
+        if not self._cooldowns:
+            return
+        for scope in _scopes(candidate):
+            found = self._cooldowns.get((scope, False))
+            if found is not None and found.until_s <= now:
+                trial = Cooldown(now + _PROBE_S, "probe", f"being tried again after {found.reason}")
+                self._cooldowns[scope, False] = trial
+
+    def succeeded(self, candidate: Candidate, elapsed_s: float, call: Call | None = None) -> None:
+        """Its first output came after `elapsed_s` seconds: heuristic cooldowns of the candidate end."""
         record = self._record(candidate)
         record.failures = 0
         record.success += 0.2 * (1.0 - record.success)
@@ -113,12 +154,27 @@ class Health:
         if self._cooldowns:
             for scope in _scopes(candidate):
                 self._cooldowns.pop((scope, False), None)
+        if call is not None and call.forced is not None:
+            self._delivered(candidate, call.forced.capability)
 
-    def failed(self, candidate: Candidate, error: AttemptError, now: float) -> None:
+    def failed(self, candidate: Candidate, error: AttemptError, now: float, call: Call | None = None) -> None:
         """A candidate failed: it, its key or its whole source cools down as the error says."""
-        if isinstance(error, Unmet) or error.outcome == "diverged":
+        for scope in _scopes(candidate) if self._cooldowns else ():
+            trial = self._cooldowns.get((scope, False))
+            if trial is not None and trial.provenance == "probe":
+                del self._cooldowns[scope, False]
+        if isinstance(error, Unmet):
+            self._not_delivered(candidate, error, now)
             return
-        if isinstance(error, Refused) and error.kind in ("invalid", "content_filter", "context_length", "too_large"):
+        if error.outcome == "diverged":
+            return
+        if isinstance(error, Refused) and error.kind in ("context_length", "too_large"):
+            if call is not None and call.size_tokens > 0:
+                known = self.refused_size(candidate, now)
+                size = call.size_tokens if known is None else min(known, call.size_tokens)
+                self._refused_sizes[candidate.model.name] = (now + _DAY_S, size)
+            return
+        if isinstance(error, Refused) and error.kind in ("invalid", "content_filter"):
             return
         if isinstance(error, Refused) and error.kind == "unsupported":
             if error.param and error.param not in _EVERY_CALL_HAS:
@@ -134,7 +190,23 @@ class Health:
 
     def learn_lack(self, candidate: Candidate, feature: str, reason: str, now: float) -> None:
         """The model does not honour `feature` (a capability or a parameter), for the next hour at least."""
-        self._lacks[(candidate.model.name, feature)] = (now + _LEARNED_S, reason)
+        key = (candidate.model.name, feature)
+        self._lacks[key] = (now + _LEARNED_S, reason)
+        self.gained -= {key}
+
+    def _delivered(self, candidate: Candidate, capability: str) -> None:
+        key = (candidate.model.name, capability)
+        self._unmet.pop(key, None)
+        self._lacks.pop(key, None)
+        if capability not in candidate.model.capabilities and key not in self.gained:
+            self.gained |= {key}
+
+    def _not_delivered(self, candidate: Candidate, error: Unmet, now: float) -> None:
+        key = (candidate.model.name, error.capability)
+        self._unmet[key] = self._unmet.get(key, 0) + 1
+        if self._unmet[key] >= _UNMET_IN_A_ROW:
+            reason = f"{_UNMET_IN_A_ROW} times in a row it did not deliver {error.capability}: {error.message}"
+            self.learn_lack(candidate, error.capability, reason, now)
 
     def _record(self, candidate: Candidate) -> _Record:
         """The record of a candidate; the oldest ones make room, since clients may ask for any name."""
@@ -176,9 +248,9 @@ def _sentence(candidate: Candidate, error: AttemptError, failures: int) -> tuple
                 return candidate.key, error.retry_after_s, "stated"
             return candidate.key, min(2.0 * backoff, 60.0), "heuristic"
         if error.kind == "server" and error.retry_after_s is not None:
-            return candidate.key, error.retry_after_s, "heuristic"
+            return candidate.key, min(error.retry_after_s, _HEURISTIC_LIMIT_S), "heuristic"
     if isinstance(error, ConnectFailed):
-        return candidate.model.source, min(1.0 * backoff, 30.0), "heuristic"
+        return candidate.model.source, min(1.0 * backoff, _HEURISTIC_LIMIT_S), "heuristic"
     if isinstance(error, TimedOut | ConnectionLost | Truncated):
-        return candidate.key, min(2.0 * backoff, 30.0), "heuristic"
-    return candidate.key, min(1.0 * backoff, 30.0), "heuristic"
+        return candidate.key, min(2.0 * backoff, _HEURISTIC_LIMIT_S), "heuristic"
+    return candidate.key, min(1.0 * backoff, _HEURISTIC_LIMIT_S), "heuristic"

@@ -56,6 +56,10 @@ def plan(
                     break
                 dropped.append(Dropped(candidate, f"behind the first {most} (routing.max_attempts)"))
                 continue
+            refused = None if health.spotless else health.refused_size(candidate, now)
+            if refused is not None and call.size_tokens >= refused:
+                dropped.append(Dropped(candidate, f"it refused a call of about {refused} tokens", too_large=True))
+                continue
             cooldown = None if health.spotless else health.cooldown(candidate, now)
             lack = health.learned_lack(candidate, features, now)
             if cooldown is not None and cooldown.binding:
@@ -64,8 +68,11 @@ def plan(
                 later.append(Kept(candidate, f"{selection.reason}; last, {_told(cooldown, now)}", not selection.pool))
             elif lack is not None:
                 later.append(Kept(candidate, f"{selection.reason}; last, learned: {lack}", not selection.pool))
+            elif (window := candidate.model.context_tokens) is not None and call.prompt_tokens > window:
+                reason = f"{selection.reason}; last, about {call.prompt_tokens} tokens for a window of {window}"
+                later.append(Kept(candidate, reason, not selection.pool))
             else:
-                kept.append(Kept(candidate, _reason(selection, candidate, call.needs), not selection.pool))
+                kept.append(Kept(candidate, _reason(selection, candidate, call.needs, health), not selection.pool))
     if whole:
         full = f"behind the first {most} (routing.max_attempts)"
         dropped += [Dropped(entry.candidate, full) for entry in (kept + later)[most:]]
@@ -79,7 +86,7 @@ def plan(
 
 
 def _ordered(selection: Selection, call: Call, health: Health, ticket: int) -> Iterator[Candidate]:
-    for group in selection.groups(call.needs):
+    for group in selection.groups(call.needs, health.gained):
         if selection.order == "fastest":
             yield from by_speed(group, health.speed)
         else:
@@ -91,8 +98,8 @@ def _features(call: Call) -> frozenset[str]:
     return call.needs | call.body.keys()
 
 
-def _reason(selection: Selection, candidate: Candidate, needs: frozenset[str]) -> str:
-    place = rank(candidate.model, needs | selection.needs)
+def _reason(selection: Selection, candidate: Candidate, needs: frozenset[str], health: Health) -> str:
+    place = rank(candidate.model, needs | selection.needs, health.gained)
     return f"{selection.reason}; {_RANK_REASON[place]}" if place else selection.reason
 
 

@@ -11,33 +11,12 @@ from aiohttp import web
 
 from llmproxy.core.errors import LlmproxyError, SameRefusal
 from llmproxy.core.types import trail
+from llmproxy.dialects.openai import error_body
 
 
 def status_of(error: LlmproxyError) -> int:
     """The HTTP status of an error."""
     return error.refusal_status if isinstance(error, SameRefusal) else error.status
-
-
-def body_of(error: LlmproxyError) -> dict[str, Any]:
-    """The OpenAI error object: message, type, param, code, and the attempts when candidates were tried."""
-    fields: dict[str, Any] = {
-        "message": error.message,
-        "type": error.type,
-        "param": error.param,
-        "code": error.code,
-    }
-    if error.attempts:
-        fields["attempts"] = [
-            {
-                "model": attempt.model,
-                "outcome": attempt.outcome,
-                "status": attempt.status,
-                "ms": round(attempt.elapsed_s * 1000),
-                "reason": attempt.reason,
-            }
-            for attempt in error.attempts
-        ]
-    return {"error": fields}
 
 
 def response_of(error: LlmproxyError) -> web.Response:
@@ -48,7 +27,7 @@ def response_of(error: LlmproxyError) -> web.Response:
     if error.attempts:
         headers["x-llmproxy-attempts"] = str(len(error.attempts))
         headers["x-llmproxy-trail"] = header_text(trail(list(error.attempts)))
-    return json_response(body_of(error), status_of(error), headers)
+    return json_response(error_body(error), status_of(error), headers)
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

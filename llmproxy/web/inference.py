@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from llmproxy.core.errors import AttemptError, InvalidJson, InvalidRequest
+from llmproxy.core.errors import ClientGone, InvalidJson, InvalidRequest, LlmproxyError
 from llmproxy.core.types import Call, JsonObject, trail
 from llmproxy.dialects.openai import parse_chat, parse_completion, parse_embeddings
 from llmproxy.web.envelope import json_response
@@ -60,10 +60,11 @@ async def answer(request: web.Request, call: Call) -> web.StreamResponse:
     client = StreamClient(request, current.id)
     try:
         found = await request.app[SERVICES].dispatcher.answer(call, client)
-    except AttemptError as error:
-        # It failed after the commit: the client was told in the stream, and the connection says that it is not whole.
+    except LlmproxyError as error:
+        if client.response is None or isinstance(error, ClientGone):
+            raise
+        # It failed after the client had begun to read, and was told so in the stream.
         current.attempts = tuple(error.attempts)
-        assert client.response is not None
         if call.endpoint == "passthrough":
             client.abort()
         return client.response

@@ -75,6 +75,7 @@ def candidate_body(candidate: Candidate, health: Health, now: float) -> JsonObje
         "tier": model.tier,
         "capabilities": sorted(model.capabilities),
         "lacks": sorted(model.lacks),
+        "learned": health.learned(candidate, now),
         "context_tokens": model.context_tokens,
         "success_rate": round(health.success_rate(candidate), 3),
         "first_answer_s": health.speed(candidate),

@@ -17,6 +17,7 @@ ROUTES = [
     web.get("/v1/models/{id:.+}", models.show_model),
     web.post("/v1/route/explain", models.explain),
     web.get("/v1/route/candidates", models.candidates),
+    web.get("/v1/failures", system.failures),
     web.get("/health", system.health),
     web.get("/ready", system.ready),
     web.get("/version", system.version),

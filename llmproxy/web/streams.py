@@ -6,12 +6,12 @@ from aiohttp import web
 
 from llmproxy.core.errors import ClientGone
 from llmproxy.core.types import trail
-from llmproxy.gateway.attempt import Head
+from llmproxy.gateway.exchange import Head
 from llmproxy.web.envelope import header_text
 
 
 class StreamClient:
-    """Implements `gateway.attempt.Client` over one request."""
+    """Implements `gateway.exchange.Client` over one request."""
 
     def __init__(self, request: web.Request, request_id: str) -> None:
         self._request = request
@@ -20,8 +20,10 @@ class StreamClient:
 
     async def open(self, head: Head) -> None:
         """Send status and headers."""
-        headers = answer_headers(head.candidate.model.name, head.reason, len(head.attempts), trail(head.attempts))
-        headers["x-request-id"] = self._id
+        headers = {"x-request-id": self._id}
+        if head.candidate is not None:
+            told = trail(head.attempts)
+            headers |= answer_headers(head.candidate.model.name, head.reason, len(head.attempts), told)
         headers["Content-Type"] = head.content_type
         if head.content_type.startswith("text/event-stream"):
             headers["Cache-Control"] = "no-cache"

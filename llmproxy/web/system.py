@@ -7,6 +7,7 @@ import time
 from aiohttp import web
 
 from llmproxy import __version__
+from llmproxy.core.errors import InvalidRequest
 from llmproxy.web.envelope import json_response
 from llmproxy.web.state import SERVICES
 
@@ -35,6 +36,16 @@ async def ready(request: web.Request) -> web.Response:
 async def version(request: web.Request) -> web.Response:
     """GET /version."""
     return json_response({"name": "llmproxy", "version": __version__})
+
+
+async def failures(request: web.Request) -> web.Response:
+    """GET /v1/failures: the failed attempts of late, newest first; `limit`, `model` and `outcome` in the query."""
+    query = request.query
+    limit = query.get("limit", "100")
+    if not limit.isdecimal():
+        raise InvalidRequest("limit must be a whole number", param="limit")
+    found = request.app[SERVICES].dispatcher.failures
+    return json_response(found.latest(int(limit), query.get("model"), query.get("outcome")))
 
 
 async def metrics(request: web.Request) -> web.Response:

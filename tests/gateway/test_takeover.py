@@ -12,8 +12,8 @@ from backends.local import LocalStream
 from llmproxy.core.config import Config
 from llmproxy.core.errors import BadReply, Refused, Truncated
 from llmproxy.core.types import Call, Candidate, Model
-from llmproxy.gateway.attempt import Head
 from llmproxy.gateway.dispatch import Dispatcher, Settings
+from llmproxy.gateway.exchange import Head
 from llmproxy.gateway.metrics import Metrics
 from llmproxy.gateway.relay import Mode, Relay
 from llmproxy.routing.catalog import Catalog, Offer

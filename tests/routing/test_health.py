@@ -19,7 +19,7 @@ from llmproxy.core.errors import (
     Unmet,
     UnsupportedParameter,
 )
-from llmproxy.core.types import Candidate, Model
+from llmproxy.core.types import Call, Candidate, Forced, Model
 from llmproxy.routing.health import Health
 from tests.core.properties import quick
 
@@ -191,10 +191,99 @@ def test_a_success_ends_guesses(error: AttemptError, ends: bool) -> None:
 
 
 def test_expired_cooldowns_are_forgotten() -> None:
-    """After its time a cooldown is gone, and the memory is as good as new."""
+    """After its time a cooldown holds nobody back; a minute later the memory is as good as new."""
     health = after(BadReply("x"))
     assert not health.spotless
     assert health.cooldown(ONE, NOW + 1.0) is None
+    assert not health.spotless
+    assert health.cooldown(ONE, NOW + 61.0) is None
+    assert health.spotless
+
+
+def test_one_call_alone_finds_out_whether_it_is_well_again() -> None:
+    """Half-open: the first call after a cooldown is the trial, the others stand back until its end."""
+    health = after(ConnectFailed("x"))
+    assert health.cooldown(OTHER_MODEL, NOW + 2.0) is None
+    health.asked(ONE, NOW + 2.0)
+    trial = health.cooldown(OTHER_MODEL, NOW + 2.0)
+    assert trial is not None
+    assert trial.provenance == "probe"
+    assert not trial.binding
+    health.succeeded(ONE, 0.1)
+    assert health.spotless
+
+
+def test_a_trial_that_fails_counts_from_its_failure() -> None:
+    """The mark of the trial goes; the new cooldown is the doubled one, neither longer nor shorter for the mark."""
+    health = after(BadReply("x"))
+    health.asked(ONE, NOW + 1.0)
+    health.failed(ONE, BadReply("x"), NOW + 1.5)
+    again = health.cooldown(ONE, NOW + 1.5)
+    assert again is not None
+    assert (again.provenance, again.until_s) == ("heuristic", NOW + 3.5)
+
+
+def test_a_trial_that_nobody_ended_is_over_by_itself() -> None:
+    """A client that leaves during the trial does not lock the candidate out."""
+    health = after(BadReply("x"))
+    health.asked(ONE, NOW + 1.0)
+    assert health.cooldown(ONE, NOW + 1.0) is not None
+    assert health.cooldown(ONE, NOW + 20.0) is None
+
+
+@pytest.mark.parametrize(
+    "error", [refused("server", 503, wait_s=3600.0), ConnectFailed("x"), TimedOut("x", outcome="x")]
+)
+def test_whoever_recovers_is_back_within_half_a_minute(error: AttemptError) -> None:
+    """However often it failed, and whatever a 503 says, nothing that is only a guess lasts longer than 30 s."""
+    health = after(*[error] * 12)
+    assert health.cooldown(ONE, NOW + 29.0) is not None
+    assert health.cooldown(ONE, NOW + 30.0) is None
+
+
+def forced(size: int = 0, **of: Any) -> Call:
+    return Call("id", "chat", "m", {"max_tokens": size}, forced=Forced(**of), prompt_tokens=size)
+
+
+def test_a_capability_is_lost_by_not_delivering_it_again_and_again() -> None:
+    """Two answers without it are bad luck, three in a row are a trait; one that delivers has it again."""
+    health, lacks = Health(), frozenset({"json"})
+    for _ in range(2):
+        health.failed(ONE, Unmet("prose", capability="json"), NOW)
+    assert health.spotless
+    health.failed(ONE, Unmet("prose", capability="json"), NOW)
+    assert "did not deliver json" in str(health.learned_lack(ONE, lacks, NOW))
+    assert "json" in health.learned(ONE, NOW)
+    assert health.cooldown(ONE, NOW) is None
+    health.succeeded(ONE, 0.1, forced(json=True))
+    assert health.learned_lack(ONE, lacks, NOW) is None
+    assert health.learned(ONE, NOW) == {"json": "delivered"}
+
+
+def test_a_capability_is_gained_by_delivering_it() -> None:
+    """Only what was not known; and it is lost again like any other."""
+    health, knowing = Health(), Candidate(Model("a", "k", capabilities=frozenset({"tools"})))
+    health.succeeded(ONE, 0.1, forced(tools={}))
+    health.succeeded(knowing, 0.1, forced(tools={}))
+    health.succeeded(ELSEWHERE, 0.1, Call("id", "chat", "m", {}))
+    assert health.gained == {("a/m", "tools")}
+    for _ in range(3):
+        health.failed(ONE, Unmet("prose", capability="tools"), NOW)
+    assert health.gained == frozenset()
+
+
+@pytest.mark.parametrize("kind", ["context_length", "too_large"])
+def test_the_size_that_was_refused_is_remembered(kind: Any) -> None:
+    """The smallest one, of that model, for a day; it costs no health."""
+    health = Health()
+    for size in (500, 400, 600):
+        health.failed(ONE, refused(kind), NOW, forced(size, json=True))
+    assert health.refused_size(OTHER_KEY, NOW) == 800
+    assert health.refused_size(OTHER_MODEL, NOW) is None
+    assert health.learned(ONE, NOW) == {"size": "refused 800 tokens"}
+    assert health.cooldown(ONE, NOW) is None
+    assert not health.spotless
+    assert health.refused_size(ONE, NOW + 86_400) is None
     assert health.spotless
 
 
