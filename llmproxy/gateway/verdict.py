@@ -42,7 +42,8 @@ def of_failures(plan: Plan, failures: Sequence[AttemptError]) -> LlmproxyError:
     refusals = [failure for failure in failures if isinstance(failure, Refused)]
     if len(refusals) == len(failures):
         if all(refusal.kind in _CODES for refusal in refusals):
-            return same_refusal(refusals[0])
+            # Some refuse by the window, some by the bytes: the window is what the client can do something about.
+            return same_refusal(min(refusals, key=lambda refusal: refusal.kind != "context_length"))
         statuses = {refusal.http_status for refusal in refusals}
         if len(statuses) == 1 and statuses <= _RELAYED:
             return same_refusal(refusals[0])

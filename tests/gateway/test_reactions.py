@@ -79,16 +79,11 @@ async def test_a_filter_is_routed_around_where_that_is_wanted(stream: bool) -> N
         await world.ask("a", "c", stream=stream)
 
 
-async def test_a_model_that_delivers_gains_the_tag_and_stands_before_unknown_ones() -> None:
-    """Both were unknown; after one forced JSON answer the second one comes first for JSON, and for nothing else."""
-    source = Source({"prose": says("no"), "writes": says('{"a": 1}')})
-    world = World(source)
-    forced: dict[str, Any] = {"needs": frozenset({"json"}), "forced": Forced(json=True)}
-    await world.ask("writes", stream=False, **forced)
-    made = world.dispatcher.plan(world.call("prose", stream=False))
-    assert [kept.candidate.model.id for kept in made.kept] == ["prose"]
-    learned = world.dispatcher.health.learned(made.kept[0].candidate, 0.0)
-    assert learned == {}
+@both_ways
+async def test_a_model_that_delivers_gains_the_tag(stream: bool) -> None:
+    """What it was not known to be capable of, it has shown."""
+    world = World(Source({"prose": says("no"), "writes": says('{"a": 1}')}))
+    await world.ask(stream=stream, needs=frozenset({"json"}), forced=Forced(json=True))
     assert world.dispatcher.health.gained == {("s/writes", "json")}
 
 

@@ -48,6 +48,7 @@ UNMET = Unmet("no tool call", capability="tools")
         ([INVALID], SameRefusal, 400, "bad_value"),
         ([INVALID, INVALID], SameRefusal, 400, "bad_value"),
         ([refused(400, "context_length")] * 2, SameRefusal, 400, "context_length_exceeded"),
+        ([refused(413, "too_large"), refused(400, "context_length")], SameRefusal, 400, "context_length_exceeded"),
         ([refused(413, "too_large")] * 2, SameRefusal, 413, "request_too_large"),
         ([refused(422, "invalid")] * 2, SameRefusal, 422, "invalid_request"),
         ([INVALID, refused(422, "invalid")], AllCandidatesFailed, 502, "all_candidates_failed"),
@@ -130,3 +131,12 @@ def test_everyone_was_dropped(waits: list[float | None], verdict: type, status: 
     assert type(found) is verdict
     assert (found.status, found.retry_after_s) == (status, soonest)
     assert "reason 0" in found.message
+
+
+def test_too_large_for_everybody_is_the_clients_own_error() -> None:
+    """Without a request: each candidate refused a call of this size before. With one that only waits, it is a wait."""
+    large = Dropped(A, "it refused a call of about 1000 tokens", too_large=True)
+    error = nobody(Plan("llmproxy/free", "best", (), (large, large)))
+    assert isinstance(error, SameRefusal)
+    assert (error.refusal_status, error.code) == (400, "context_length_exceeded")
+    assert isinstance(nobody(Plan("llmproxy/free", "best", (), (large, Dropped(B, "stated", 30.0)))), QuotaExhausted)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmproxy.core.config import Config
 from llmproxy.core.errors import BadReply, ModelNotFound, Refused
-from llmproxy.core.types import Candidate, Dropped, Model
+from llmproxy.core.types import Candidate, Dropped, Forced, Model
 from llmproxy.routing.health import Health
 from llmproxy.routing.planner import plan, soonest_s
 from tests.core.properties import quick
@@ -220,3 +220,56 @@ def test_an_empty_pool_has_a_hint() -> None:
 def test_the_soonest_reset(waits: list[float | None], soonest: float | None) -> None:
     """The shortest wait that is known counts."""
     assert soonest_s([Dropped(Candidate(A), "x", wait) for wait in waits]) == soonest
+
+
+def test_what_was_delivered_stands_with_what_is_known() -> None:
+    """A model that has shown a capability is in the first group of calls that need it, and of no other call."""
+    known, shown, unknown = (
+        Model("a", name, free=True, capabilities=frozenset(has))
+        for name, has in (("k", {"json"}), ("s", ()), ("u", ()))
+    )
+    health, forced = Health(), call_of("a/s")
+    forced.forced = Forced(json=True)
+    catalog = catalog_of([unknown, shown, known])
+    needing = call_of("llmproxy/free", needs={"json"})
+    assert kept(plan(catalog, needing, health, NOW)) == ["a/k", "a/u", "a/s"]
+    health.succeeded(Candidate(shown), 0.1, forced)
+    made = plan(catalog, needing, health, NOW)
+    assert kept(made) == ["a/s", "a/k", "a/u"]
+    assert "unknown" not in made.kept[0].reason
+    assert kept(plan(catalog, call_of("llmproxy/free"), health, NOW)) == ["a/u", "a/s", "a/k"]
+
+
+def test_a_size_that_was_refused_drops() -> None:
+    """Calls of that size and above; it is told as too large, which no waiting cures."""
+    health = Health()
+    call = call_of("llmproxy/free", max_tokens=100)
+    call.prompt_tokens = 900
+    health.failed(Candidate(A), Refused("too long", kind="context_length", http_status=400), NOW, call)
+    made = planned([A, B], "llmproxy/free", health=health, call=call)
+    assert kept(made) == ["a/m2"]
+    assert made.dropped == (Dropped(Candidate(A), "it refused a call of about 1000 tokens", too_large=True),)
+    assert kept(planned([A, B], "llmproxy/free", health=health)) == ["a/m1", "a/m2"]
+
+
+def test_a_window_that_seems_too_small_puts_last() -> None:
+    """The size is an estimate: who may be too small is asked after all others, not left out."""
+    small, large = (Model("a", f"w{window}", free=True, context_tokens=window) for window in (1000, 2000))
+    call = call_of("llmproxy/free")
+    call.prompt_tokens = 1500
+    made = planned([small, A, large], "llmproxy/free", call=call)
+    assert kept(made) == ["a/m1", "a/w2000", "a/w1000"]
+    assert made.kept[-1].reason.endswith("last, about 1500 tokens for a window of 1000")
+    call.prompt_tokens = 900
+    assert kept(planned([small, A, large], "llmproxy/free", call=call)) == ["a/w1000", "a/m1", "a/w2000"]
+
+
+def test_after_a_trial_began_the_others_stand_back() -> None:
+    """Half-open: when a cooldown is over, the first plan has the candidate in its place and the next one does not."""
+    health = health_with(heuristic=(A,))
+    catalog, later = catalog_of([A, B]), NOW + 5
+    assert kept(plan(catalog, call_of("llmproxy/free"), health, later)) == ["a/m1", "a/m2"]
+    health.asked(Candidate(A), later)
+    made = plan(catalog, call_of("llmproxy/free"), health, later)
+    assert kept(made) == ["a/m2", "a/m1"]
+    assert "probe cooldown" in made.kept[-1].reason
