@@ -57,7 +57,18 @@ class Pace:
 class Try:
     """One candidate's turn in an exchange. `claim` is called right before its first byte goes to the client."""
 
-    __slots__ = ("_exchange", "claim", "content_type", "first_s", "kept", "mode", "relay", "started_s", "status")
+    __slots__ = (
+        "_exchange",
+        "beaten",
+        "claim",
+        "content_type",
+        "first_s",
+        "kept",
+        "mode",
+        "relay",
+        "started_s",
+        "status",
+    )
 
     def __init__(self, exchange: Exchange, kept: Kept, mode: Mode, *, claim: Callable[[], None] | None = None) -> None:
         self._exchange = exchange
@@ -68,6 +79,7 @@ class Try:
         self.relay = exchange.relay if claim is None else Relay(exchange.call)
         self.started_s = asyncio.get_running_loop().time()
         self.first_s: float | None = None  # seconds until its first byte went to the client
+        self.beaten = False
         self.status = 200
         self.content_type = "text/event-stream; charset=utf-8"
 

@@ -160,7 +160,8 @@ class Dispatcher:
         assert waits.hedge_s is not None
         loop = asyncio.get_running_loop()
         race: Race[Answer] = Race(
-            lambda attempt: self._attempt(attempt, exchange, waits, min(budget_s, deadline - loop.time()))
+            lambda attempt: self._attempt(attempt, exchange, waits, min(budget_s, deadline - loop.time())),
+            lambda attempt: self._stopped(attempt, exchange),
         )
         async with race:
             race.enter(Try(exchange, kept, "fresh", claim=race.claim))
@@ -209,10 +210,7 @@ class Dispatcher:
             else:
                 reply, usage = await whole(source, candidate, exchange.call, waits, budget_s)
         except asyncio.CancelledError:
-            # Its client left, or the other one of two was faster.
-            self._record(
-                exchange, Attempt(candidate.model.name, "cancelled", loop.time() - attempt.started_s), candidate
-            )
+            self._stopped(attempt, exchange)
             raise
         except AttemptError as error:
             now = loop.time()
@@ -234,6 +232,13 @@ class Dispatcher:
         self._metrics.tokens(candidate.model, usage)
         self._record(exchange, Attempt(candidate.model.name, "ok", now - attempt.started_s, 200), candidate)
         return Answer(candidate, reason, tuple(exchange.attempts), usage, reply)
+
+    def _stopped(self, attempt: Try, exchange: Exchange) -> None:
+        """Its client left, or the other one of two was faster: told once."""
+        if not attempt.beaten:
+            attempt.beaten = True
+            elapsed_s = asyncio.get_running_loop().time() - attempt.started_s
+            self._record(exchange, Attempt(attempt.candidate.model.name, "cancelled", elapsed_s), attempt.candidate)
 
     def _record(self, exchange: Exchange, made: Attempt, candidate: Candidate) -> None:
         exchange.attempts.append(made)

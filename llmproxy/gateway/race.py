@@ -15,16 +15,18 @@ Failed = tuple[Try, AttemptError]
 
 
 class Race(Generic[T]):
-    """`run` is a candidate's whole turn; it raises an `AttemptError` when that was no answer.
+    """`run` is a candidate's whole turn; it raises an `AttemptError` when that was no answer. `stop` is told of one
+    that is cancelled because another has output.
 
     A stream is won at its first byte to the client (`claim`), a whole answer when it is there. `failed` holds those
     that failed, `beaten` those that had to stop. Leaving the context waits until everybody has stopped.
     """
 
-    def __init__(self, run: Callable[[Try], Awaitable[T]]) -> None:
+    def __init__(self, run: Callable[[Try], Awaitable[T]], stop: Callable[[Try], None]) -> None:
         self.failed: list[Failed] = []
         self.beaten: list[Try] = []
         self._run = run
+        self._stop = stop
         self._running: dict[asyncio.Task[T], Try] = {}
         self._won = False
 
@@ -47,8 +49,9 @@ class Race(Generic[T]):
         """The candidate whose task this is has output: the others stop, before another byte of theirs goes out."""
         if not self._won:
             self._won = True
-            for task in self._running:
+            for task, attempt in self._running.items():
                 if task is not asyncio.current_task():
+                    self._stop(attempt)
                     task.cancel()
 
     async def decided(self, within_s: float) -> bool:

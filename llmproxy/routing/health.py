@@ -246,7 +246,7 @@ def _sentence(candidate: Candidate, error: AttemptError, failures: int) -> tuple
         if error.kind == "rate_limit":
             if error.retry_after_s is not None:
                 return candidate.key, error.retry_after_s, "stated"
-            return candidate.key, min(2.0 * backoff, 60.0), "heuristic"
+            return candidate.key, min(2.0 * backoff, _HEURISTIC_LIMIT_S), "heuristic"
         if error.kind == "server" and error.retry_after_s is not None:
             return candidate.key, min(error.retry_after_s, _HEURISTIC_LIMIT_S), "heuristic"
     if isinstance(error, ConnectFailed):

@@ -122,7 +122,7 @@ def test_a_source_that_cannot_be_reached() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "most"), [(BadReply("x"), 30.0), (refused("rate_limit", 429), 60.0), (ConnectFailed("x"), 30.0)]
+    ("error", "most"), [(BadReply("x"), 30.0), (refused("rate_limit", 429), 30.0), (ConnectFailed("x"), 30.0)]
 )
 def test_guesses_double_up_to_a_limit(error: AttemptError, most: float) -> None:
     """Each failure in a row doubles the guess, up to a limit; a success begins again."""
