@@ -432,8 +432,12 @@ class Relay:
         assert self._forced is not None
         for index, reason in self._finished.items():
             state = self._choices[index]
+            message = state.message.value()
+            if self._wanted == 1:  # what an earlier candidate has said belongs to the answer
+                message["content"] = self._sent_text + message["content"]
+                message["tool_calls"] = self._sent_calls + message["tool_calls"]
             try:
-                check_forced(self._forced, state.message.value(), reason)
+                check_forced(self._forced, message, reason)
             except Unmet:
                 if self._let_out or self._wanted > 1 or not self._repair(state, index):
                     raise

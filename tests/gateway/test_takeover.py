@@ -10,27 +10,16 @@ import pytest
 
 from backends.local import LocalStream
 from llmproxy.core.config import Config
-from llmproxy.core.errors import BadReply, Refused, Truncated
-from llmproxy.core.types import Call, Candidate, Model
+from llmproxy.core.errors import BadReply, Refused, Truncated, Unmet
+from llmproxy.core.types import Call, Candidate, Forced, Model
 from llmproxy.gateway.dispatch import Dispatcher, Settings
-from llmproxy.gateway.exchange import Head
 from llmproxy.gateway.metrics import Metrics
 from llmproxy.gateway.relay import Mode, Relay
 from llmproxy.routing.catalog import Catalog, Offer
+from tests.gateway.scripted import Sink, event, text_of
 
 SENTENCE = "The quick brown fox jumps over the lazy dog and goes"
 BEGUN = ("The quick", " brown fox jumps", " over the lazy dog", " and goes")
-
-
-def event(text: str | None = None, finish: str | None = None, **delta: object) -> bytes:
-    content = {"content": text} if text is not None else {}
-    choice = {"index": 0, "delta": {**content, **delta}, "finish_reason": finish}
-    return b"data: " + orjson.dumps({"id": "up", "created": 1, "model": "m", "choices": [choice]}) + b"\n\n"
-
-
-def text_of(sent: bytes) -> str:
-    chunks = [orjson.loads(block[6:]) for block in sent.split(b"\n\n") if block.startswith(b"data: {")]
-    return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"])
 
 
 def begun(pieces: Sequence[str] = BEGUN) -> tuple[Relay, bytes]:
@@ -125,6 +114,36 @@ def test_tool_calls_that_the_client_has_are_skipped() -> None:
     assert b"Paris" in rest
 
 
+@pytest.mark.parametrize("whole", ['{"a": 1, "b": 2}', '{"a": 1, "b": 2'])
+def test_forced_json_that_was_let_out_early_is_judged_as_one(whole: str) -> None:
+    """`x-llmproxy-delivery: stream`: what both candidates said is the answer, and it is that which must be JSON."""
+    relay = Relay(Call("call", "chat", "m", {"messages": []}, stream=True, early=True, forced=Forced(json=True)))
+    relay.begin("a/one")
+    assert text_of(relay.feed(event(whole[:6])) + relay.feed(event(whole[6:9]))) == whole[:9]
+    relay.settle()
+    relay.begin("b/two", "align")
+    relay.feed(event(whole) + event(None, "stop"))
+    if whole.endswith("}"):
+        assert relay.end().endswith(b"data: [DONE]\n\n")
+    else:
+        with pytest.raises(Unmet):
+            relay.end()
+
+
+def test_a_forced_call_that_the_client_has_counts() -> None:
+    """The first candidate gave the call and died; the next one gives it again, and nothing more is missing."""
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    relay = Relay(Call("call", "chat", "m", {"messages": []}, stream=True, forced=Forced(tools={"f": {}})))
+    relay.begin("a/one")
+    first = relay.feed(event(tool_calls=[call]) + event(tool_calls=[{**call, "index": 1, "id": "d"}]))
+    assert first.count(b'"name":"f"') == 1
+    relay.settle()
+    relay.begin("b/two", "align")
+    rest = relay.feed(event(tool_calls=[call]) + event(None, "tool_calls")) + relay.end()
+    assert b'"name"' not in rest
+    assert b'"finish_reason":"tool_calls"' in rest
+
+
 class Scripted:
     """A source whose first model breaks off after two words, and whose second refuses every request with a 400."""
 
@@ -147,21 +166,6 @@ class Scripted:
                 {"index": 0, "text": word} if endpoint == "completions" else {"index": 0, "delta": {"content": word}}
             )
             yield b"data: " + orjson.dumps({"id": "up", "choices": [choice]}) + b"\n\n"
-
-
-class Sink:
-    """A client that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.got = b""
-
-    async def open(self, head: Head) -> None:
-        pass
-
-    async def write(self, data: bytes) -> None:
-        self.got += data
-
-    finish = write
 
 
 @pytest.mark.parametrize(
