@@ -16,6 +16,7 @@ from yarl import URL
 from llmproxy.core.config import Provider
 from llmproxy.core.env import MissingVariable, Secret, expand
 from llmproxy.routing.capabilities import Facts
+from llmproxy.routing.declared import Rule, rules_of_catalog
 
 PROTOCOLS = frozenset({"openai"})
 
@@ -40,6 +41,7 @@ class Entry:
     retired: bool = False
     free_note: str = ""
     free_models: tuple[str, ...] = ()
+    free_limits: tuple[Rule, ...] = ()
     facts: Facts = Facts()
 
     @property
@@ -168,6 +170,7 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
         retired=fields.get("free", {}).get("kind") == "retired",
         free_note=fields.get("free", {}).get("note", ""),
         free_models=free_models,
+        free_limits=rules_of_catalog(fields.get("free_limits", ())),
         facts=Facts(
             free_models=free_models,
             free_suffix=fields.get("free_suffix"),

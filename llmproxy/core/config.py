@@ -13,8 +13,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -53,6 +55,16 @@ def _capability(value: Any) -> Any:
     return value
 
 
+def _reset(value: str | None) -> str | None:
+    if value is None or value in ("rolling", "minute", "bucket"):
+        return value
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{value!r} is neither rolling, minute, bucket nor a time zone") from error
+    return value
+
+
 SecretField = Annotated[
     Secret,
     BeforeValidator(_secret),
@@ -73,6 +85,10 @@ def _masked_url(url: str | None) -> str | None:
 
 Headers = Annotated[dict[str, str], PlainSerializer(_masked_headers, return_type=dict[str, str])]
 Url = Annotated[str, PlainSerializer(_masked_url, return_type=str)]
+Amount = Annotated[float | None, Field(ge=0)]
+Unit = Literal[
+    "requests", "tokens", "prompt_tokens", "completion_tokens", "audio_seconds", "images", "neurons", "credits", "usd"
+]  # fmt: skip
 Capability = Annotated[str, BeforeValidator(_capability)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -166,14 +182,56 @@ class Pool(Section):
     order: Literal["best", "fastest", "cheapest", "round_robin", "as_listed"] = "best"
 
 
+class Window(Section):
+    """A window of an unusual length, such as five hours."""
+
+    unit: Unit
+    amount: Annotated[float, Field(ge=0)]
+    seconds: Seconds
+
+
 class FreeLimit(Section):
     """A declared free limit; null means that this dimension is not limited, or not known."""
 
-    requests_per_minute: Count | None = None
-    requests_per_day: Count | None = None
-    tokens_per_minute: Count | None = None
-    tokens_per_day: Count | None = None
-    reset: str | None = None
+    requests_per_second: Amount = None
+    requests_per_minute: Amount = None
+    requests_per_hour: Amount = None
+    requests_per_day: Amount = None
+    requests_per_week: Amount = None
+    requests_per_month: Amount = None
+    tokens_per_minute: Amount = None
+    tokens_per_hour: Amount = None
+    tokens_per_day: Amount = None
+    tokens_per_week: Amount = None
+    tokens_per_month: Amount = None
+    prompt_tokens_per_minute: Amount = None
+    prompt_tokens_per_hour: Amount = None
+    prompt_tokens_per_day: Amount = None
+    completion_tokens_per_minute: Amount = None
+    completion_tokens_per_hour: Amount = None
+    completion_tokens_per_day: Amount = None
+    audio_seconds_per_hour: Amount = None
+    audio_seconds_per_day: Amount = None
+    images_per_minute: Amount = None
+    images_per_day: Amount = None
+    neurons_per_day: Amount = None
+    neurons_per_month: Amount = None
+    credits_per_day: Amount = None
+    credits_per_week: Amount = None
+    credits_per_month: Amount = None
+    usd_per_day: Amount = None
+    usd_per_week: Amount = None
+    usd_per_month: Amount = None
+    requests_once: Amount = None
+    tokens_once: Amount = None
+    credits_once: Amount = None
+    usd_once: Amount = None
+    max_request_tokens: Amount = None
+    max_prompt_tokens: Amount = None
+    max_completion_tokens: Amount = None
+    concurrency: Amount = None
+    windows: tuple[Window, ...] = ()
+    reset: Annotated[str | None, AfterValidator(_reset)] = None
     shared: bool = False
 
 

@@ -145,7 +145,8 @@ class Relay:
         if not self.finished:
             raise Truncated(f"the stream ended without a finish reason ({len(self._finished)} of {self._wanted})")
         if self._mode == "align" and not self._aligned:
-            raise BadReply("the answer ends before what the client already has", outcome="diverged")
+            outcome = "diverged" if self.heard else "empty"
+            raise BadReply("the answer ends before what the client already has", outcome=outcome)
         if not self.spoke and not self._sent_text and not self._sent_calls:
             raise BadReply("the stream has no output", outcome="empty")
         if self._forced is not None:

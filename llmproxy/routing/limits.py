@@ -23,9 +23,8 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol
 from zoneinfo import ZoneInfo
 
-Unit = Literal[
-    "requests", "tokens", "prompt_tokens", "completion_tokens", "audio_seconds", "images", "neurons", "credits", "usd"
-]
+from llmproxy.core.config import Unit
+
 Kind = Literal["sliding", "fixed", "bucket", "once", "concurrent", "request"]
 Period = Literal["second", "minute", "hour", "day", "week", "month"]
 

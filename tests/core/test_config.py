@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +74,9 @@ limits = optional(
     requests_per_day=st.none() | counts,
     tokens_per_minute=st.none() | counts,
     tokens_per_day=st.none() | counts,
-    reset=st.none() | words,
+    reset=st.sampled_from([None, "UTC", "America/Los_Angeles", "rolling", "minute", "bucket"]),
+    usd_once=st.none() | st.floats(min_value=0, max_value=1e4),
+    concurrency=st.none() | counts,
     shared=st.booleans(),
 )
 configs = optional(
@@ -385,11 +388,14 @@ def test_the_example_is_valid_and_whole() -> None:
         assert set(section.model_fields) == {key for key in data[name] if not key.startswith("_")}
     for entries, section in (
         (data["providers"], Provider),
-        (data["free_limits"], config.FreeLimit),
         ({name: pool["where"] for name, pool in data["pools"].items()}, config.Where),
     ):
         shown = {key for name, entry in entries.items() if not name.startswith("_") for key in entry}
         assert set(section.model_fields) <= shown, section
+    limits = {key for name, entry in data["free_limits"].items() if not name.startswith("_") for key in entry}
+    amounts = {name for name in config.FreeLimit.model_fields if re.search("_per_|_once|^max_", name)}
+    assert set(config.FreeLimit.model_fields) - amounts <= limits
+    assert len(amounts & limits) > 5
 
 
 def test_the_example_shows_the_defaults() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import pytest
 
@@ -20,7 +20,8 @@ def fields_of(section: type[Section]) -> int:
     """How many options a section has, counted in its classes and not in its schema."""
     count = 0
     for field in section.model_fields.values():
-        inner = [kind for kind in (field.annotation, *getattr(field.annotation, "__args__", ())) if is_section(kind)]
+        parts = () if get_origin(field.annotation) is tuple else getattr(field.annotation, "__args__", ())
+        inner = [kind for kind in (field.annotation, *parts) if is_section(kind)]
         count += fields_of(inner[0]) if inner else 1
     return count
 

@@ -91,6 +91,16 @@ def test_an_answer_that_ends_too_soon_is_dropped() -> None:
         relay.end()
 
 
+def test_a_candidate_that_says_nothing_did_not_diverge() -> None:
+    """Asked to give the answer again it gave none: that is its failure, as it is at the beginning of a stream."""
+    relay, _ = begun()
+    relay.begin("b/two", "align")
+    relay.feed(event(None, "stop"))
+    with pytest.raises(BadReply) as raised:
+        relay.end()
+    assert raised.value.outcome == "empty"
+
+
 def test_tool_calls_that_the_client_has_are_skipped() -> None:
     """The next candidate gives both calls; only the second one goes out, with the next index."""
 

@@ -1,0 +1,350 @@
+"""What is left everywhere: a meter for each limit and scope, leases on them, and what replies teach. Pure; takes `now`.
+
+A lease takes room for a request and its estimated tokens before it is sent. It is settled with the real usage, or given
+back when nothing was used, or it expires; so parallel requests never overshoot a limit that is known.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from llmproxy.core.config import Unit
+from llmproxy.core.types import Call, Candidate, Model, Usage
+from llmproxy.routing.declared import Rule
+from llmproxy.routing.limits import Hold, Limit, Meter, meter, with_amount
+
+Rung = Literal["declared", "learned", "error body", "quota endpoint", "header"]
+_TRUST: dict[Rung, int] = {"declared": 0, "learned": 1, "error body": 2, "quota endpoint": 3, "header": 4}
+
+_LEASE_S = 900.0
+_FIRST_GUESS_TOKENS = 400.0
+_UNSET_MAX_TOKENS = 4096
+_CHARACTERS_PER_TOKEN = 4.0
+_LEARN = 0.2
+
+
+class Cost(NamedTuple):
+    """What a request uses up, in the units of limits."""
+
+    prompt_tokens: float = 0.0
+    completion_tokens: float = 0.0
+    audio_seconds: float = 0.0
+    images: float = 0.0
+    requests: float = 1.0
+
+    def of(self, unit: Unit) -> float:
+        """The amount in one unit; what cannot be known ahead (neurons, credits, money) is 0."""
+        if unit == "requests":
+            return self.requests
+        if unit == "tokens":
+            return self.prompt_tokens + self.completion_tokens
+        return float(getattr(self, unit, 0.0))
+
+
+class Reading(NamedTuple):
+    """What a provider says of one limit; None for what it does not say. `reset_s` is from now."""
+
+    unit: Unit
+    seconds: float | None
+    limit: float | None = None
+    remaining: float | None = None
+    reset_s: float | None = None
+    kind: Literal["window", "concurrent", "request"] = "window"
+
+
+class Blocked(NamedTuple):
+    """Why there is no room: which limit, and in how many seconds there is (inf: never for a request of this size)."""
+
+    limit: Limit
+    rung: Rung
+    wait_s: float
+
+
+@dataclass(slots=True)
+class Known:
+    """One meter and how its limit is known: by which rung of the ladder, since when, and what was declared."""
+
+    meter: Meter
+    rung: Rung
+    origin: str
+    at: float
+    declared: float | None = None
+    held: float = 0.0  # what leases in flight have taken of it
+
+    @property
+    def limit(self) -> Limit:
+        return self.meter.limit
+
+
+@dataclass(slots=True)
+class Account:
+    """One candidate's limits: meters (its own and shared ones), ceilings of a single request, and learned ratios."""
+
+    scopes: tuple[str, ...]
+    known: list[Known] = field(default_factory=list)
+    ceilings: list[tuple[Limit, Rung]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Ratios:
+    """What a model's real usage teaches: characters in a token of a prompt, tokens of an answer."""
+
+    characters_per_token: float = _CHARACTERS_PER_TOKEN
+    completion_tokens: float = _FIRST_GUESS_TOKENS
+    seen: int = 0
+
+
+class Lease:
+    """Room that one request has; `holds` are (known, hold, unit)."""
+
+    __slots__ = ("candidate", "cost", "expires", "holds", "over")
+
+    def __init__(self, candidate: Candidate, cost: Cost, expires: float) -> None:
+        self.candidate = candidate
+        self.cost = cost
+        self.expires = expires
+        self.holds: list[tuple[Known, Hold, float]] = []
+        self.over = False
+
+
+class Book:
+    """The one owner of meters. `rule` finds what is declared, `reserves` tells whether output is debited ahead."""
+
+    def __init__(
+        self, rule: Callable[[Model], Rule | None], reserves: Callable[[Model], bool] = lambda model: False
+    ) -> None:
+        self._rule = rule
+        self._reserves = reserves
+        self._known: dict[str, dict[str, Known]] = {}  # scope → name of the limit → meter
+        self._ceilings: dict[str, dict[str, tuple[Limit, Rung]]] = {}
+        self._accounts: dict[str, Account] = {}
+        self._ratios: dict[str, Ratios] = {}
+        self._leases: list[tuple[float, int, Lease]] = []
+        self._count = itertools.count()
+
+    def reconfigure(
+        self, rule: Callable[[Model], Rule | None], reserves: Callable[[Model], bool] | None = None
+    ) -> None:
+        """Other limits are declared; what was used and learned stays."""
+        self._rule = rule
+        self._reserves = reserves or self._reserves
+        self._accounts.clear()
+
+    # -- before a request -----------------------------------------------------------------------------------------
+
+    def cost(self, call: Call, candidate: Candidate) -> Cost:
+        """What `call` will probably use up on this candidate, with the output that the provider debits ahead."""
+        model = candidate.model
+        ratios = self._ratios.get(model.name)
+        per_token = ratios.characters_per_token if ratios else _CHARACTERS_PER_TOKEN
+        prompt = call.prompt_tokens * _CHARACTERS_PER_TOKEN / per_token
+        if call.endpoint == "embeddings":
+            return Cost(prompt)
+        asked = call.size_tokens - call.prompt_tokens
+        if self._reserves(model):
+            return Cost(prompt, asked or _UNSET_MAX_TOKENS)
+        likely = ratios.completion_tokens if ratios else _FIRST_GUESS_TOKENS
+        return Cost(prompt, min(asked, likely) if asked else likely)
+
+    def blocked(self, candidate: Candidate, cost: Cost, now: float) -> Blocked | None:
+        """The limit that leaves no room for `cost` for the longest time; None when there is room."""
+        account = self._account(candidate, now)
+        worst: Blocked | None = None
+        for limit, rung in account.ceilings:
+            if cost.of(limit.unit) > limit.amount:
+                return Blocked(limit, rung, math.inf)
+        for known in account.known:
+            amount = cost.of(known.limit.unit)
+            if amount and known.meter.room(now) < amount:
+                wait_s = known.meter.wait_s(amount, now)
+                if wait_s > 0 and (worst is None or wait_s > worst.wait_s):
+                    worst = Blocked(known.limit, known.rung, wait_s)
+        return worst
+
+    def headroom(self, candidate: Candidate, now: float) -> float:
+        """The share that is left of the scarcest limit, from 0 to 1; 1 without limits."""
+        share = 1.0
+        for known in self._account(candidate, now).known:
+            if known.limit.amount > 0:
+                share = min(share, known.meter.room(now) / known.limit.amount)
+        return max(0.0, share)
+
+    def reserve(self, candidate: Candidate, cost: Cost, now: float) -> Lease | None:
+        """Take room for `cost`; None when there is none."""
+        self._end_expired(now)
+        if self.blocked(candidate, cost, now) is not None:
+            return None
+        lease = Lease(candidate, cost, now + _LEASE_S)
+        for known in self._account(candidate, now).known:
+            amount = cost.of(known.limit.unit)
+            known.held += amount
+            lease.holds.append((known, known.meter.take(amount, now), amount))
+        if lease.holds:
+            heapq.heappush(self._leases, (lease.expires, next(self._count), lease))
+        return lease
+
+    # -- after it -------------------------------------------------------------------------------------------------
+
+    def settle(self, lease: Lease, usage: Usage, now: float) -> None:
+        """The request was answered and used this."""
+        if lease.over:
+            return
+        prompt, completion = float(usage.prompt_tokens), float(usage.completion_tokens)
+        if usage.estimated:
+            prompt = max(prompt, lease.cost.prompt_tokens)
+        else:
+            self._learn_ratios(lease, usage)
+        self._end(lease, lease.cost._replace(prompt_tokens=prompt, completion_tokens=completion), now)
+
+    def release(self, lease: Lease, now: float, *, sent: bool = False) -> None:
+        """The request was not answered. Where it was `sent`, the provider has counted it, with its prompt."""
+        if not lease.over:
+            used = lease.cost._replace(completion_tokens=0.0) if sent else Cost(requests=0.0)
+            self._end(lease, used, now)
+
+    def _end(self, lease: Lease, used: Cost, now: float) -> None:
+        lease.over = True
+        for known, hold, amount in lease.holds:
+            known.held = max(0.0, known.held - amount)
+            really = 0.0 if known.limit.kind == "concurrent" else used.of(known.limit.unit)
+            if really != amount:
+                known.meter.change(hold, really - amount, now)
+
+    def _end_expired(self, now: float) -> None:
+        """Leases that nobody ended: their requests count as answered, their places are free."""
+        while self._leases and (self._leases[0][0] <= now or self._leases[0][2].over):
+            lease = heapq.heappop(self._leases)[2]
+            if not lease.over:
+                self._end(lease, lease.cost, now)
+
+    def _learn_ratios(self, lease: Lease, usage: Usage) -> None:
+        ratios = self._ratios.setdefault(lease.candidate.model.name, Ratios())
+        weight = max(_LEARN, 1.0 / (ratios.seen + 1)) if ratios.seen else 1.0
+        if usage.prompt_tokens > 0 and lease.cost.prompt_tokens > 0:
+            characters = lease.cost.prompt_tokens * ratios.characters_per_token
+            seen = min(max(characters / usage.prompt_tokens, 0.5), 12.0)
+            ratios.characters_per_token += weight * (seen - ratios.characters_per_token)
+        if usage.completion_tokens > 0:
+            ratios.completion_tokens += weight * (usage.completion_tokens - ratios.completion_tokens)
+        ratios.seen += 1
+
+    # -- what replies teach ---------------------------------------------------------------------------------------
+
+    def learn(self, candidate: Candidate, reading: Reading, rung: Rung, now: float, *, own: float = 0.0) -> None:
+        """Take over what a provider says of a limit. `own` is what the request that was answered holds of it."""
+        if reading.kind == "request":
+            if reading.limit is not None:
+                limit = Limit(reading.unit, reading.limit, "request")
+                self._ceilings.setdefault(candidate.key, {})[limit.name] = (limit, rung)
+                self._accounts.pop(candidate.key, None)
+            return
+        known = self._match(candidate, reading, rung, now)
+        if known is None:
+            return
+        if reading.limit is not None and reading.limit > 0 and reading.limit != known.limit.amount:
+            if _TRUST[rung] >= _TRUST[known.rung]:
+                with_amount(known.meter, reading.limit)
+                known.rung, known.at = rung, now
+        elif reading.limit is not None and _TRUST[rung] > _TRUST[known.rung]:
+            known.rung, known.at = rung, now
+        if reading.remaining is not None:
+            # Others in flight may or may not be in the provider's count: room for them is kept, and more room than was
+            # thought is believed only when nobody else is on the way.
+            others = max(0.0, known.held - own)
+            room = reading.remaining - others
+            if room < known.meter.room(now) or others <= 0.0:
+                known.meter.observe(room, reading.reset_s, now)
+
+    def _match(self, candidate: Candidate, reading: Reading, rung: Rung, now: float) -> Known | None:
+        """The meter that a reading is about; a new one when no limit of this unit and window was known."""
+        account = self._account(candidate, now)
+        fitting = [known for known in account.known if known.limit.unit == reading.unit]
+        if reading.kind == "concurrent":
+            fitting = [known for known in fitting if known.limit.kind == "concurrent"]
+        else:
+            fitting = [known for known in fitting if known.limit.kind not in ("concurrent", "once")]
+        if reading.seconds is not None:
+            exact = [known for known in fitting if abs(known.limit.seconds - reading.seconds) < 0.5]
+            if exact:
+                return exact[0]
+        elif fitting:
+            same = [known for known in fitting if reading.limit == known.limit.amount]
+            return (same or fitting)[0]
+        if reading.limit is None or reading.limit <= 0 or (reading.seconds is None and reading.kind == "window"):
+            return None
+        if reading.kind == "concurrent":
+            limit = Limit(reading.unit, reading.limit, "concurrent")
+        else:
+            limit = Limit(reading.unit, reading.limit, "sliding", reading.seconds or 0.0)
+        known = Known(meter(limit), rung, "reply", now)
+        self._known.setdefault(account.scopes[0], {})[limit.name] = known
+        self._accounts.clear()
+        return known
+
+    # -- for people and for the disk ------------------------------------------------------------------------------
+
+    def told(self, candidate: Candidate, now: float) -> list[dict[str, Any]]:
+        """Every limit of a candidate: what is left, how it is known, and what was declared where that differs."""
+        account = self._account(candidate, now)
+        lines: list[dict[str, Any]] = []
+        for known in account.known:
+            room = known.meter.room(now)
+            line: dict[str, Any] = {
+                "limit": str(known.limit),
+                "amount": known.limit.amount,
+                "left": round(max(0.0, room), 3),
+                "from": known.rung,
+                "origin": known.origin,
+            }
+            if room < 1:
+                line["more_in_s"] = round(known.meter.wait_s(min(1.0, known.limit.amount), now), 1)
+            if known.declared is not None and known.declared != known.limit.amount:
+                line["declared"] = known.declared
+            lines.append(line)
+        lines += [{"limit": str(limit), "amount": limit.amount, "from": rung} for limit, rung in account.ceilings]
+        return lines
+
+    # -- accounts -------------------------------------------------------------------------------------------------
+
+    def _account(self, candidate: Candidate, now: float) -> Account:
+        account = self._accounts.get(candidate.key)
+        if account is None:
+            account = self._accounts[candidate.key] = self._open(candidate, now)
+        return account
+
+    def _open(self, candidate: Candidate, now: float) -> Account:
+        rule = self._rule(candidate.model)
+        own = candidate.key
+        scopes: tuple[str, ...] = (own,)
+        if rule is not None and rule.shared:
+            scopes = (f"{candidate.model.source}#key{candidate.credential}/{rule.pool}", own)
+        account = Account(scopes)
+        if rule is not None:
+            here = self._known.setdefault(scopes[0], {})
+            for limit in rule.limits:
+                if limit.kind == "request":
+                    account.ceilings.append((limit, "declared"))
+                    continue
+                known = here.get(limit.name)
+                if known is None:
+                    known = here[limit.name] = Known(meter(limit), "declared", rule.origin, now, limit.amount)
+                elif known.rung == "declared" and known.limit != limit:
+                    fresh = meter(limit)
+                    if fresh.limit.kind == known.limit.kind:
+                        fresh.restore(known.meter.state(), now)
+                    known.meter = fresh
+                known.declared = limit.amount
+        account.known = [known for scope in scopes for known in self._known.get(scope, {}).values()]
+        learned = self._ceilings.get(own, {})
+        account.ceilings = [entry for entry in account.ceilings if entry[0].name not in learned]
+        account.ceilings += learned.values()
+        return account
+
+    def scopes(self) -> Iterable[tuple[str, dict[str, Known]]]:
+        """All meters, for whoever stores them."""
+        return self._known.items()
