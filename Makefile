@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: serve test check format bench bench-quick eval-tiny eval-recorded train-tiny clean
+.PHONY: serve test check format bench bench-quick soak eval-tiny eval-recorded train-tiny clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.local
@@ -33,6 +33,9 @@ bench: $(VENV)/.dev
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.overhead --quick
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.soak $(ARGS)
 
 eval-tiny: $(VENV)/.dev
 	$(BIN)/python -m backends.tiny.evaluate $(ARGS)
