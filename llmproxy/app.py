@@ -7,7 +7,7 @@ import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,12 +22,17 @@ from llmproxy.core.config import Config
 from llmproxy.core.contract import Source
 from llmproxy.core.errors import ConfigError
 from llmproxy.core.tasks import Background
+from llmproxy.core.types import Model
 from llmproxy.gateway.attempt import Waits
 from llmproxy.gateway.dispatch import Dispatcher, Settings
 from llmproxy.gateway.inventory import Inventory, ListCache
+from llmproxy.gateway.ledger import Ledger
 from llmproxy.gateway.metrics import Metrics
 from llmproxy.logs import RequestLog
+from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Offer
+from llmproxy.routing.declared import Rule, rule_for
+from llmproxy.routing.limits import SECONDS
 from llmproxy.web.routes import build_web
 from llmproxy.web.state import Services
 from providers import catalog as provider_catalog
@@ -130,7 +135,10 @@ class Runtime:
         self.inventory = Inventory(ListCache(_cache_path()))
         self.inventory.configure(config, self.parts.offers, self.parts.cache_keys)
         self.sources: dict[str, Source] = {}
-        self.dispatcher = Dispatcher(self.sources, lambda: self.inventory.catalog, lambda: self._settings, self.metrics)
+        self.ledger = Ledger(Book(self._rule, self._reserves), self._header_windows)
+        self.dispatcher = Dispatcher(
+            self.sources, lambda: self.inventory.catalog, lambda: self._settings, self.metrics, self.ledger
+        )
         self.log = RequestLog(enabled=config.server.log_level in ("DEBUG", "INFO"))
         self.services = Services(
             config=lambda: self.config,
@@ -168,6 +176,24 @@ class Runtime:
         self.inventory.configure(config, parts.offers, parts.cache_keys)
         self.config, self._settings = config, read_settings(config)
         await self._adopt(parts)
+        self.ledger.book.reconfigure(self._rule)
+
+    def _rule(self, model: Model) -> Rule | None:
+        """The free limits that are written down for a model."""
+        entry = provider_catalog.catalog().get(model.source)
+        return rule_for(model, self.config.free_limits, entry.free_limits if entry is not None else ())
+
+    def _reserves(self, model: Model) -> bool:
+        settings = self.parts.providers.get(model.source)
+        return bool(settings is not None and settings.quirks.get("reserves_max_tokens"))
+
+    def _header_windows(self, source: str) -> Mapping[str, float] | None:
+        """The windows of a provider's rate-limit headers that do not name them; None when its headers are noise."""
+        settings = self.parts.providers.get(source)
+        quirks = settings.quirks if settings is not None else {}
+        if quirks.get("rate_headers") == "noise":
+            return None
+        return {unit: SECONDS[period] for unit, period in quirks.get("rate_headers", {}).items()}
 
     async def _adopt(self, parts: Parts) -> None:
         assert self._session is not None

@@ -33,10 +33,12 @@ async def candidates(config: Config, *, local: bool = True) -> JsonObject:
     if served is not None:
         return {"from": "the running server", **served}
     async with _runtime(config, local=local) as runtime:
-        catalog, health = runtime.inventory.catalog, runtime.dispatcher.health
+        catalog, health, ledger = runtime.inventory.catalog, runtime.dispatcher.health, runtime.ledger
         now = asyncio.get_running_loop().time()
         entries = [
-            candidate_body(one, health, now) for model in catalog.models for one in catalog.credentials_of(model)
+            candidate_body(one, health, now, ledger)
+            for model in catalog.models
+            for one in catalog.credentials_of(model)
         ]
         missing = {**runtime.parts.missing, **runtime.inventory.errors}
         return {"from": "the configuration", "candidates": entries, "missing": missing}
@@ -148,7 +150,7 @@ async def _ask(config: Config, method: str, path: str, body: JsonObject | None) 
 def show_candidates(body: dict[str, Any]) -> None:
     """A table of candidates."""
     console = Console(highlight=False)
-    table = _table("candidate", "free", "tier", "capabilities", "context", "state")
+    table = _table("candidate", "free", "tier", "capabilities", "context", "left", "state")
     for entry in body["candidates"]:
         out = entry["out"]
         state = "ready" if out is None else f"out for {out['for_s']:.0f} s, {out['provenance']}: {out['reason']}"
@@ -158,12 +160,21 @@ def show_candidates(body: dict[str, Any]) -> None:
             entry["tier"] or "",
             _capabilities(entry),
             str(entry["context_tokens"] or ""),
+            "; ".join(map(_limit, entry["limits"])),
             state,
         )
     console.print(table)
     for name, what in body["missing"].items():
         console.print(f"not used: {name} ({what})")
     console.print(f"{len(body['candidates'])} candidates, as {body['from']} knows them")
+
+
+def _limit(line: dict[str, Any]) -> str:
+    """What is left of a limit, and whose word it is when that is not the declared one."""
+    left = f"{line['left']:g} of " if "left" in line else ""
+    more = f", more in {line['more_in_s']:.0f} s" if "more_in_s" in line else ""
+    known = f" ({line['from']}{', declared ' + format(line['declared'], 'g') if 'declared' in line else ''})"
+    return f"{left}{line['limit']}{more}{known if line['from'] != 'declared' else ''}"
 
 
 def _capabilities(entry: dict[str, Any]) -> str:

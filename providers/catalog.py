@@ -170,7 +170,9 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
         retired=fields.get("free", {}).get("kind") == "retired",
         free_note=fields.get("free", {}).get("note", ""),
         free_models=free_models,
-        free_limits=rules_of_catalog(fields.get("free_limits", ())),
+        free_limits=rules_of_catalog(
+            fields.get("free_limits", ()), fields.get("quirks", {}).get("shares_limits_with", "")
+        ),
         facts=Facts(
             free_models=free_models,
             free_suffix=fields.get("free_suffix"),

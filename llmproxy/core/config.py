@@ -31,7 +31,7 @@ from pydantic import (
 from llmproxy.core.env import Secret
 from llmproxy.core.errors import ConfigError
 from llmproxy.core.names import POOL_WORDS
-from llmproxy.core.types import CAPABILITIES, Tier
+from llmproxy.core.types import CAPABILITIES, Tier, Unit
 
 RESERVED_NAMES = frozenset({"llmproxy", *POOL_WORDS})
 
@@ -86,9 +86,6 @@ def _masked_url(url: str | None) -> str | None:
 Headers = Annotated[dict[str, str], PlainSerializer(_masked_headers, return_type=dict[str, str])]
 Url = Annotated[str, PlainSerializer(_masked_url, return_type=str)]
 Amount = Annotated[float | None, Field(ge=0)]
-Unit = Literal[
-    "requests", "tokens", "prompt_tokens", "completion_tokens", "audio_seconds", "images", "neurons", "credits", "usd"
-]  # fmt: skip
 Capability = Annotated[str, BeforeValidator(_capability)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]

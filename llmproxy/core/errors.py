@@ -8,6 +8,7 @@
     │   ├── NoCandidates · QuotaExhausted · CapabilityUnmet · AllCandidatesFailed · DeadlineExceeded · ShuttingDown
     └── AttemptError                   blames one candidate: the loop goes on to the next one
         ├── ConnectFailed · ConnectionLost · TimedOut
+        ├── NoRoom                     a free limit is used up: nothing was sent
         ├── Refused                    an HTTP status that is not 2xx, classified by `kind`
         ├── BadReply · Truncated       a 2xx that is not an answer
         └── Unmet                      an answer without the capability that the call forced
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
-    from llmproxy.core.types import Attempt
+    from llmproxy.core.types import Attempt, Reading
 
 Blame = Literal["client", "proxy", "upstream"]
 
@@ -202,7 +203,8 @@ RefusalKind = Literal[
 class Refused(AttemptError):
     """An upstream answered with an error status (or an error body under 200), classified by `kind`.
 
-    `http_status` is the status on the wire; `param` names the field that is not supported, where it says so.
+    `http_status` is the status on the wire; `param` names the field that is not supported, where it says so; `readings`
+    is what it tells of the provider's limits.
     """
 
     def __init__(
@@ -214,8 +216,10 @@ class Refused(AttemptError):
         code: str | None = None,
         param: str | None = None,
         retry_after_s: float | None = None,
+        readings: Sequence[Reading] = (),
     ) -> None:
         super().__init__(message, param=param, retry_after_s=retry_after_s)
+        self.readings = readings
         self.kind: RefusalKind = kind
         self.http_status = http_status
         self.upstream_code = code
@@ -227,6 +231,12 @@ class UnsupportedParameter(Refused):
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message, kind="unsupported", http_status=400, code="unsupported_parameter", param=param)
+
+
+class NoRoom(AttemptError):
+    """A free limit leaves no room for the request: it was not sent."""
+
+    outcome = "no_room"
 
 
 class BadReply(AttemptError):

@@ -13,6 +13,9 @@ JsonObject = dict[str, Any]
 Endpoint = Literal["chat", "completions", "embeddings", "passthrough"]
 Tier = Literal["exploratory", "standard", "deep"]
 
+Unit = Literal[
+    "requests", "tokens", "prompt_tokens", "completion_tokens", "audio_seconds", "images", "neurons", "credits", "usd"
+]  # fmt: skip
 CAPABILITIES = frozenset({"tools", "vision", "reasoning", "json", "audio", "embeddings", "rerank", "speech", "prefill"})
 _NO_HEADERS: Mapping[str, str] = {}
 TIERS: tuple[Tier, ...] = ("exploratory", "standard", "deep")
@@ -107,6 +110,21 @@ class Call:
         """What a window must hold: the prompt (estimated) and the output that is asked for."""
         output = self.body.get("max_completion_tokens") or self.body.get("max_tokens") or 0
         return self.prompt_tokens + (output if isinstance(output, int) else 0)
+
+
+class Reading(NamedTuple):
+    """What a provider says of one of its limits; None for what it does not say.
+
+    `seconds` is the length of the window, `reset_s` when more of it comes back, from now. Of kind `request`, `limit` is
+    the largest single request.
+    """
+
+    unit: Unit
+    seconds: float | None = None
+    limit: float | None = None
+    remaining: float | None = None
+    reset_s: float | None = None
+    kind: Literal["window", "concurrent", "request"] = "window"
 
 
 class Kept(NamedTuple):

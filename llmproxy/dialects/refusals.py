@@ -7,18 +7,17 @@ endpoint), `{"error": "text"}`, `{"detail": …}` (Mistral), `{"message": …}` 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
 
 from llmproxy.core.errors import RefusalKind, Refused
 from llmproxy.core.text import scrub
+from llmproxy.dialects import quotas
+from llmproxy.dialects.waits import number, parse_wait_s, wait_in_prose_s
 
 _BY_STATUS: dict[int, RefusalKind] = {
     400: "invalid",
@@ -85,12 +84,6 @@ _PROSE = tuple((re.compile(pattern, re.IGNORECASE), kind) for pattern, kind in _
 # OpenRouter has the model, but no endpoint of it that honours a field of the request.
 _NO_ENDPOINTS = re.compile(r"no endpoints found that (can handle|support)", re.IGNORECASE)
 
-_SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[dhms])(?![a-z])")
-_PROSE_WAIT = re.compile(
-    r"(?:try again in|retry (?:in|after)|please wait)\s+((?:\d+(?:\.\d+)?\s*(?:m(?:illi)?s|[dhms])(?:[a-z]*)?\s*)+)",
-    re.IGNORECASE,
-)
 _QUOTED_PARAM = re.compile(r"['\"`]([a-z][a-z0-9_.]{2,40})['\"`]")
 _DAY_S = 86_400.0
 
@@ -163,46 +156,37 @@ def classify(status: int, headers: Mapping[str, str], error: ErrorBody, *, now: 
     param = error.param
     if kind == "unsupported" and param is None:
         param = _feature(error.message)
+    waits = [retry_after_s(headers, error, now=now)]
+    news = quotas.News()
+    if kind in ("rate_limit", "credit", "server", "too_large"):
+        code, words = error.code or "", error.type or ""
+        news = quotas.read(
+            quotas.Refusal(status, headers, error.message, code, words, param or "", error.details or {}, now)
+        )
+        kind = news.kind or kind
+        waits.append(news.wait_s)
+    stated = [wait_s for wait_s in waits if wait_s is not None]
     return Refused(
         error.message,
         kind=kind,
         http_status=status,
         code=error.code or error.type,
         param=param,
-        retry_after_s=retry_after_s(headers, error, now=now) if kind in ("rate_limit", "credit", "server") else None,
+        retry_after_s=min(max(stated), _DAY_S) if stated and kind in ("rate_limit", "credit", "server") else None,
+        readings=news.readings,
     )
 
 
 def retry_after_s(headers: Mapping[str, str], error: ErrorBody | None, *, now: float) -> float | None:
     """Seconds to wait as stated by `retry-after-ms`, `Retry-After` (seconds or date), RetryInfo, or prose; ≤ a day."""
     found: float | None = None
-    if (text := headers.get("retry-after-ms")) and (_number(text) or 0.0) > 0:
+    if (text := headers.get("retry-after-ms")) and (number(text) or 0.0) > 0:
         found = float(text) / 1000.0
     elif text := headers.get("retry-after"):
         found = parse_wait_s(text, now=now)
     if found is None and error is not None:
         found = _stated_in_body(error, now=now)
     return None if found is None else min(max(found, 0.0), _DAY_S)
-
-
-def parse_wait_s(text: str, *, now: float) -> float | None:
-    """A wait in any of the forms in use: seconds, `7.66s`, `2m59.56s`, epoch seconds or ms, RFC 3339, HTTP date."""
-    text = text.strip()
-    number = _number(text)
-    if number is not None:
-        if number > 1e12:
-            return number / 1000.0 - now
-        return number - now if number > 1e9 else number
-    parts = _DURATION.findall(text)
-    if parts and not _DURATION.sub("", text).strip():
-        return sum(float(value) * _SECONDS[unit] for value, unit in parts)
-    for read in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            moment = read(text)
-        except (ValueError, TypeError):
-            continue
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
-    return None
 
 
 def _stated_in_body(error: ErrorBody, *, now: float) -> float | None:
@@ -216,10 +200,7 @@ def _stated_in_body(error: ErrorBody, *, now: float) -> float | None:
     for entry in details if isinstance(details, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("retryDelay"), str):
             return parse_wait_s(entry["retryDelay"], now=0.0)
-    if match := _PROSE_WAIT.search(error.message):
-        units = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|millis|[dhms])", match[1].lower())
-        return sum(float(value) * _SECONDS["ms" if unit == "millis" else unit] for value, unit in units)
-    return None
+    return wait_in_prose_s(error.message)
 
 
 def _kind(status: int, headers: Mapping[str, str], error: ErrorBody) -> RefusalKind:
@@ -267,14 +248,6 @@ def _prose(raw: bytes) -> str:
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         text = title[1] if title else re.sub(r"<[^>]*>", " ", text)
     return " ".join(text.split())[:300]
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return None if math.isnan(number) else number
 
 
 def _text(value: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from llmproxy.core.contract import Source, Stream
@@ -64,6 +64,7 @@ class Try:
         "content_type",
         "first_s",
         "kept",
+        "listen",
         "mode",
         "relay",
         "started_s",
@@ -80,6 +81,7 @@ class Try:
         self.started_s = asyncio.get_running_loop().time()
         self.first_s: float | None = None  # seconds until its first byte went to the client
         self.beaten = False
+        self.listen: Callable[[Mapping[str, str]], None] | None = None  # is told the headers of a stream
         self.status = 200
         self.content_type = "text/event-stream; charset=utf-8"
 
@@ -193,6 +195,8 @@ async def _pump(source: Source, attempt: Try, call: Call, waits: Waits, budget_s
     clock = asyncio.get_running_loop().time
     stream: Stream
     async with Patience(first_s, "first_token") as patience, source.stream(call, attempt.candidate) as stream:
+        if attempt.listen is not None:
+            attempt.listen(stream.headers)
         if attempt.raw:
             attempt.status = stream.status
             attempt.content_type = stream.headers.get("content-type", "application/octet-stream")

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from llmproxy.core.contract import Source
@@ -26,11 +27,13 @@ from llmproxy.core.types import Attempt, Call, Candidate, Kept, Plan, Reply, Usa
 from llmproxy.gateway.attempt import Try, Waits, streamed, whole
 from llmproxy.gateway.exchange import Client, Exchange
 from llmproxy.gateway.failures import Failures
+from llmproxy.gateway.ledger import Ledger
 from llmproxy.gateway.metrics import Metrics
 from llmproxy.gateway.queue import Queue
 from llmproxy.gateway.race import Failed, Race
 from llmproxy.gateway.relay import Mode, Relay
 from llmproxy.gateway.verdict import nobody, of_failures, same_refusal
+from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Catalog
 from llmproxy.routing.health import Health
 from llmproxy.routing.planner import plan
@@ -69,9 +72,11 @@ class Dispatcher:
         catalog: Callable[[], Catalog],
         settings: Callable[[], Settings],
         metrics: Metrics,
+        ledger: Ledger | None = None,
     ) -> None:
         self.sources = sources
         self.health = Health()
+        self.ledger = ledger or Ledger(Book(lambda model: None))
         self.failures = Failures()
         self._catalog = catalog
         self._settings = settings
@@ -83,7 +88,10 @@ class Dispatcher:
         settings = self._settings()
         most = settings.max_attempts if settings.fallbacks else 1
         now = asyncio.get_running_loop().time()
-        return plan(self._catalog(), call, self.health, now, next(self._tickets), most=most, whole=whole)
+        book, wall = self.ledger.book, self.ledger.now()
+        return plan(
+            self._catalog(), call, self.health, now, next(self._tickets), most=most, whole=whole, book=book, wall=wall
+        )
 
     async def answer(self, call: Call, client: Client) -> Answer:
         """Ask candidates until one answers; streams go to `client`.
@@ -199,9 +207,11 @@ class Dispatcher:
     async def _attempt(self, attempt: Try, exchange: Exchange, waits: Waits, budget_s: float) -> Answer:
         """One candidate's turn, in the trail, the health and the metrics whatever becomes of it."""
         loop = asyncio.get_running_loop()
-        candidate, reply = attempt.candidate, None
+        candidate, reply, lease = attempt.candidate, None, None
         self.health.asked(candidate, attempt.started_s)
         try:
+            lease = self.ledger.lease(candidate, exchange.call)
+            attempt.listen = partial(self.ledger.heard, lease)
             source = self.sources.get(candidate.model.source)
             if source is None:
                 raise ConnectFailed(f"the source {candidate.model.source} was removed from the configuration")
@@ -209,11 +219,16 @@ class Dispatcher:
                 usage = await streamed(source, attempt, waits, budget_s)
             else:
                 reply, usage = await whole(source, candidate, exchange.call, waits, budget_s)
+                self.ledger.heard(lease, reply.headers)
         except asyncio.CancelledError:
+            if lease is not None:
+                self.ledger.cancelled(lease, attempt.relay.heard)
             self._stopped(attempt, exchange)
             raise
         except AttemptError as error:
             now = loop.time()
+            if lease is not None:
+                self.ledger.failed(lease, error, attempt.relay.heard)
             made = Attempt(
                 candidate.model.name,
                 error.outcome,
@@ -226,6 +241,7 @@ class Dispatcher:
             self.failures.add(exchange.call, candidate, made, error)
             self._record(exchange, made, candidate)
             raise
+        self.ledger.settle(lease, usage)
         now, reason = loop.time(), attempt.reason
         first_s = now - attempt.started_s if attempt.first_s is None else attempt.first_s
         self.health.succeeded(candidate, first_s, exchange.call)

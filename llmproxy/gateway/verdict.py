@@ -11,6 +11,7 @@ from llmproxy.core.errors import (
     LlmproxyError,
     ModelNotFound,
     NoCandidates,
+    NoRoom,
     QuotaExhausted,
     Refused,
     SameRefusal,
@@ -47,10 +48,11 @@ def of_failures(plan: Plan, failures: Sequence[AttemptError]) -> LlmproxyError:
         statuses = {refusal.http_status for refusal in refusals}
         if len(statuses) == 1 and statuses <= _RELAYED:
             return same_refusal(refusals[0])
-        if all(refusal.kind == "rate_limit" for refusal in refusals):
-            return _out_of_quota(plan, refusals)
         if all(refusal.kind == "not_found" for refusal in refusals):
             return ModelNotFound(f"{plan.asked}: {refusals[-1].message}", param="model")
+    limited = [failure for failure in failures if _is_limited(failure)]
+    if len(limited) == len(failures):
+        return _out_of_quota(plan, limited)
     if all(isinstance(failure, Unmet) for failure in failures):
         reasons = "; ".join(failure.message for failure in failures)
         return CapabilityUnmet(f"no candidate delivered what the call forces: {reasons}")
@@ -67,7 +69,11 @@ def same_refusal(refused: Refused) -> SameRefusal:
     return SameRefusal(refused.message, refusal_status=status, code=code, param=refused.param)
 
 
-def _out_of_quota(plan: Plan, refusals: Sequence[Refused]) -> QuotaExhausted:
+def _is_limited(failure: AttemptError) -> bool:
+    return isinstance(failure, NoRoom) or (isinstance(failure, Refused) and failure.kind == "rate_limit")
+
+
+def _out_of_quota(plan: Plan, refusals: Sequence[AttemptError]) -> QuotaExhausted:
     stated = [refusal.retry_after_s for refusal in refusals if refusal.retry_after_s is not None]
     later = soonest_s(plan.dropped)
     waits = stated + ([later] if later is not None else [])

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from llmproxy.core.config import Unit
-from llmproxy.core.types import Call, Candidate, Model, Usage
+from llmproxy.core.types import Call, Candidate, Model, Reading, Unit, Usage
 from llmproxy.routing.declared import Rule
 from llmproxy.routing.limits import Hold, Limit, Meter, meter, with_amount
 
@@ -46,23 +45,17 @@ class Cost(NamedTuple):
         return float(getattr(self, unit, 0.0))
 
 
-class Reading(NamedTuple):
-    """What a provider says of one limit; None for what it does not say. `reset_s` is from now."""
-
-    unit: Unit
-    seconds: float | None
-    limit: float | None = None
-    remaining: float | None = None
-    reset_s: float | None = None
-    kind: Literal["window", "concurrent", "request"] = "window"
-
-
 class Blocked(NamedTuple):
     """Why there is no room: which limit, and in how many seconds there is (inf: never for a request of this size)."""
 
     limit: Limit
     rung: Rung
     wait_s: float
+
+    @property
+    def fits_never(self) -> bool:
+        """Whether it is the size of the request: a smaller one may do."""
+        return self.wait_s == math.inf and self.limit.kind != "once" and self.limit.amount > 0
 
 
 @dataclass(slots=True)
@@ -201,10 +194,10 @@ class Book:
             self._learn_ratios(lease, usage)
         self._end(lease, lease.cost._replace(prompt_tokens=prompt, completion_tokens=completion), now)
 
-    def release(self, lease: Lease, now: float, *, sent: bool = False) -> None:
+    def release(self, lease: Lease, now: float, *, sent: bool = False, completion_tokens: float = 0.0) -> None:
         """The request was not answered. Where it was `sent`, the provider has counted it, with its prompt."""
         if not lease.over:
-            used = lease.cost._replace(completion_tokens=0.0) if sent else Cost(requests=0.0)
+            used = lease.cost._replace(completion_tokens=completion_tokens) if sent else Cost(requests=0.0)
             self._end(lease, used, now)
 
     def _end(self, lease: Lease, used: Cost, now: float) -> None:
@@ -322,7 +315,7 @@ class Book:
         own = candidate.key
         scopes: tuple[str, ...] = (own,)
         if rule is not None and rule.shared:
-            scopes = (f"{candidate.model.source}#key{candidate.credential}/{rule.pool}", own)
+            scopes = (f"{rule.owner or candidate.model.source}#key{candidate.credential}/{rule.pool}", own)
         account = Account(scopes)
         if rule is not None:
             here = self._known.setdefault(scopes[0], {})

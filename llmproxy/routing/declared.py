@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from llmproxy.core.config import FreeLimit, Unit
+from llmproxy.core.config import FreeLimit
 from llmproxy.core.names import matches, matches_id
-from llmproxy.core.types import Model
+from llmproxy.core.types import Model, Unit
 from llmproxy.routing.limits import SECONDS, Kind, Limit, Period
 
 _AMOUNT = re.compile(rf"({'|'.join(get_args(Unit))})_per_({'|'.join(SECONDS)})")
@@ -22,12 +22,16 @@ _CEILINGS: dict[str, Unit] = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Limits of the models that `globs` match (over upstream ids of one provider); `shared` by all of them, or each."""
+    """Limits of the models that `globs` match (over upstream ids of one provider); `shared` by all of them, or each.
+
+    `owner` is the provider whose budget a shared one is, where that is another one.
+    """
 
     globs: tuple[str, ...]
     limits: tuple[Limit, ...]
     shared: bool = False
     origin: str = ""
+    owner: str = ""
 
     @property
     def pool(self) -> str:
@@ -57,14 +61,14 @@ def limits_of(entry: FreeLimit) -> tuple[Limit, ...]:
     return tuple(found)
 
 
-def rules_of_catalog(entries: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
+def rules_of_catalog(entries: Iterable[Mapping[str, Any]], owner: str = "") -> tuple[Rule, ...]:
     """The rules of one provider of the catalogue, most specific first."""
     rules = []
     for entry in entries:
         written = {key: value for key, value in entry.items() if key not in ("models", "as_of", "source")}
         origin = f"catalogue, {entry['as_of']}" if "as_of" in entry else "catalogue"
         limit = FreeLimit.model_validate(written)
-        rules.append(Rule(tuple(entry.get("models", ("*",))), limits_of(limit), limit.shared, origin))
+        rules.append(Rule(tuple(entry.get("models", ("*",))), limits_of(limit), limit.shared, origin, owner))
     return tuple(rules)
 
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llmproxy.core.errors import AttemptError, ConnectFailed, ConnectionLost, Refused, TimedOut, Truncated, Unmet
+from llmproxy.core.errors import (
+    AttemptError,
+    ConnectFailed,
+    ConnectionLost,
+    NoRoom,
+    Refused,
+    TimedOut,
+    Truncated,
+    Unmet,
+)
 from llmproxy.core.types import Call, Candidate
 
 Provenance = Literal["heuristic", "stated", "quota", "dead key", "retired", "probe"]
@@ -19,7 +28,7 @@ _EVERY_CALL_HAS = frozenset({"messages", "prompt", "input", "model"})
 _MOST_RECORDS = 10_000
 _DAY_S = 86_400.0
 _LOCAL_LIMIT_S = 5.0
-_RETIRED_S = 3_600.0
+_RETIRED_S = _DAY_S
 _DEAD_KEY_S = 600.0
 _LEARNED_S = 3_600.0
 _HEURISTIC_LIMIT_S = 30.0
@@ -166,7 +175,7 @@ class Health:
         if isinstance(error, Unmet):
             self._not_delivered(candidate, error, now)
             return
-        if error.outcome == "diverged":
+        if error.outcome == "diverged" or isinstance(error, NoRoom):
             return
         if isinstance(error, Refused) and error.kind in ("context_length", "too_large"):
             if call is not None and call.size_tokens > 0:

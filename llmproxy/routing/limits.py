@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import Any, Literal, Protocol
 from zoneinfo import ZoneInfo
 
-from llmproxy.core.config import Unit
+from llmproxy.core.types import Unit
 
 Kind = Literal["sliding", "fixed", "bucket", "once", "concurrent", "request"]
 Period = Literal["second", "minute", "hour", "day", "week", "month"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from llmproxy.core.types import Call, Candidate, Dropped, Kept, Plan
+from llmproxy.routing.book import Book
 from llmproxy.routing.capabilities import endpoint_fits, rank
 from llmproxy.routing.catalog import Catalog, Selection
 from llmproxy.routing.health import Cooldown, Health
@@ -22,10 +24,13 @@ def plan(
     *,
     most: int = 12,
     whole: bool = False,
+    book: Book | None = None,
+    wall: float = 0.0,
 ) -> Plan:
     """The plan for `call`; raises `ModelNotFound` for a name that stands for nothing.
 
-    `ticket` counts calls and spreads them over candidates that are as good as each other. At most `most` candidates
+    `ticket` counts calls and spreads them over candidates that are as good as each other. `book` knows what is left of
+    free limits at `wall` (Unix seconds; `now` is of the clock of `health`). At most `most` candidates
     are kept. With `whole` everything is looked at, so that all that was dropped is told; without it, the planner
     stops as soon as it has enough.
     """
@@ -36,6 +41,7 @@ def plan(
         and len(first.candidates) == 1
         and health.spotless
         and (not first.pool or endpoint_fits(first.candidates[0].model, call))
+        and (book is None or _no_room(first.candidates[0], call, book, wall) is None)
     ):
         return Plan(first.asked, first.reason, (Kept(first.candidates[0], first.reason, not first.pool),))
     features = _features(call)
@@ -55,6 +61,9 @@ def plan(
                 if not whole:
                     break
                 dropped.append(Dropped(candidate, f"behind the first {most} (routing.max_attempts)"))
+                continue
+            if book is not None and (no_room := _no_room(candidate, call, book, wall)) is not None:
+                dropped.append(no_room)
                 continue
             refused = None if health.spotless else health.refused_size(candidate, now)
             if refused is not None and call.size_tokens >= refused:
@@ -83,6 +92,19 @@ def plan(
         dropped=tuple(dropped),
         hint=first.hint,
     )
+
+
+def _no_room(candidate: Candidate, call: Call, book: Book, wall: float) -> Dropped | None:
+    """The candidate dropped, when a free limit leaves no room for the call."""
+    blocked = book.blocked(candidate, book.cost(call, candidate), wall)
+    if blocked is None:
+        return None
+    if blocked.wait_s == math.inf:
+        return Dropped(
+            candidate, f"more than its limit of {blocked.limit} ({blocked.rung})", too_large=blocked.fits_never
+        )
+    reason = f"used up: {blocked.limit} ({blocked.rung}), room in {blocked.wait_s:.0f} s"
+    return Dropped(candidate, reason, blocked.wait_s)
 
 
 def _ordered(selection: Selection, call: Call, health: Health, ticket: int) -> Iterator[Candidate]:

@@ -10,6 +10,7 @@ from llmproxy.core import names
 from llmproxy.core.errors import InvalidRequest
 from llmproxy.core.types import Call, Candidate, JsonObject, Model, Plan
 from llmproxy.dialects.openai import parse_chat
+from llmproxy.gateway.ledger import Ledger
 from llmproxy.routing.health import Health
 from llmproxy.web.envelope import json_response
 from llmproxy.web.inference import read_json
@@ -56,14 +57,14 @@ async def candidates(request: web.Request) -> web.Response:
     catalog = services.inventory.catalog
     now = asyncio.get_running_loop().time()
     entries = [
-        candidate_body(candidate, services.dispatcher.health, now)
+        candidate_body(candidate, services.dispatcher.health, now, services.dispatcher.ledger)
         for model in catalog.models
         for candidate in catalog.credentials_of(model)
     ]
     return json_response({"candidates": entries, "missing": _missing(services)})
 
 
-def candidate_body(candidate: Candidate, health: Health, now: float) -> JsonObject:
+def candidate_body(candidate: Candidate, health: Health, now: float, ledger: Ledger) -> JsonObject:
     """One candidate as `llmproxy models` shows it."""
     model = candidate.model
     cooldown = health.cooldown(candidate, now)
@@ -76,6 +77,7 @@ def candidate_body(candidate: Candidate, health: Health, now: float) -> JsonObje
         "capabilities": sorted(model.capabilities),
         "lacks": sorted(model.lacks),
         "learned": health.learned(candidate, now),
+        "limits": ledger.book.told(candidate, ledger.now()),
         "context_tokens": model.context_tokens,
         "success_rate": round(health.success_rate(candidate), 3),
         "first_answer_s": health.speed(candidate),

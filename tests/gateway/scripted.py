@@ -15,6 +15,7 @@ from llmproxy.core.config import Config
 from llmproxy.core.types import Call, Candidate, Model, Reply
 from llmproxy.gateway.dispatch import Answer, Dispatcher, Settings
 from llmproxy.gateway.exchange import Head
+from llmproxy.gateway.ledger import Ledger
 from llmproxy.gateway.metrics import Metrics
 from llmproxy.routing.catalog import Catalog, Offer
 
@@ -50,12 +51,14 @@ class Source:
     asked: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    usage: dict[str, int] | None = None
 
     @asynccontextmanager
     async def stream(self, call: Call, candidate: Candidate) -> AsyncIterator[LocalStream]:
         self._note(call, candidate)
         try:
-            yield LocalStream(self._pieces(candidate))
+            yield LocalStream(self._pieces(candidate), headers=self.headers)
         except asyncio.CancelledError:
             self.stopped.append(candidate.model.id)
             raise
@@ -68,7 +71,8 @@ class Source:
             self.stopped.append(candidate.model.id)
             raise
         message = {"role": "assistant", "content": text}
-        return Reply({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+        body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": self.usage}
+        return Reply(body, headers=self.headers)
 
     def _note(self, call: Call, candidate: Candidate) -> None:
         self.asked.append(candidate.model.id)
@@ -118,17 +122,20 @@ class Sink:
 
 @dataclass
 class World:
-    """One dispatcher over one scripted source; `models` gives facts of some of its models."""
+    """One dispatcher over one scripted source; `models` gives facts of some of its models, `ledger` free limits."""
 
     source: Source
     settings: Settings = field(default_factory=Settings)
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ledger: Ledger | None = None
 
     def __post_init__(self) -> None:
         offered = tuple(Model("s", name, **self.models.get(name, {})) for name in self.source.scripts)
-        catalog = Catalog([Offer("s", offered)], Config())
+        catalog = Catalog([Offer("s", offered)], Config.model_validate({"believed_free": ["s/*"]}))
         self.metrics = Metrics()
-        self.dispatcher = Dispatcher({"s": self.source}, lambda: catalog, lambda: self.settings, self.metrics)
+        self.dispatcher = Dispatcher(
+            {"s": self.source}, lambda: catalog, lambda: self.settings, self.metrics, self.ledger
+        )
 
     def call(self, *models: str, stream: bool = True, **fields: Any) -> Call:
         """A chat call of the models in this order, all of them when none is named."""

@@ -1,0 +1,83 @@
+"""Rate-limit headers → readings: the spellings of all providers that send any.
+
+Sources: the documentation of each provider, and headers that were recorded. A header without a window (Groq's
+`x-ratelimit-limit-requests` counts days, its `-tokens` minutes, OpenAI's both minutes) has the one that `windows`
+gives; without it the reading says none, and whoever knows the provider's limits finds the one that is meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from llmproxy.core.types import Reading, Unit
+from llmproxy.dialects.waits import number, parse_wait_s
+
+_PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 2_678_400.0}
+_UNITS: dict[str, Unit] = {
+    "requests": "requests",
+    "req": "requests",
+    "tokens": "tokens",
+    "tokens-prompt": "prompt_tokens",
+    "tokens-generated": "completion_tokens",
+    "input-tokens": "prompt_tokens",
+    "output-tokens": "completion_tokens",
+    "neurons": "neurons",
+    "audio-seconds": "audio_seconds",
+}
+_NAMES = "|".join(sorted(_UNITS, key=len, reverse=True))
+_PLAIN = re.compile(
+    rf"x-ratelimit-(?P<what>limit|remaining|reset)(?:-(?P<unit>{_NAMES}))?(?:-(?P<period>{'|'.join(_PERIODS)}))?"
+)
+_ANTHROPIC = re.compile(rf"anthropic-ratelimit-(?P<unit>{_NAMES})-(?P<what>limit|remaining|reset)")
+_OTHERS: dict[str, tuple[str, Unit, float]] = {
+    "x-trial-endpoint-call-limit": ("limit", "requests", 60.0),
+    "x-trial-endpoint-call-remaining": ("remaining", "requests", 60.0),
+    "x-endpoint-monthly-call-limit": ("limit", "requests", _PERIODS["month"]),
+}
+_POLICY = re.compile(r"q=(\d+).*?w=(\d+)")
+_STATE = re.compile(r"r=(\d+).*?t=(\d+)")
+
+# A limit of a thousand million means that there is none.
+_NO_LIMIT = 1e9
+
+
+def read_headers(
+    headers: Mapping[str, str], *, now: float, windows: Mapping[str, float] | None = None
+) -> tuple[Reading, ...]:
+    """The readings of a reply's headers (any case); `windows` is unit → seconds where the names do not tell."""
+    found: dict[tuple[Unit, float | None], dict[str, float]] = {}
+    for raw_name, text in headers.items():
+        name = raw_name.lower()
+        if "ratelimit" not in name and not name.startswith(("x-trial", "x-endpoint")):
+            continue
+        if name in _OTHERS:
+            what, unit, seconds = _OTHERS[name]
+            if (value := number(text)) is not None:
+                found.setdefault((unit, seconds), {})[what] = value
+            continue
+        match = _PLAIN.fullmatch(name) or _ANTHROPIC.fullmatch(name)
+        if match is None:
+            continue
+        unit = _UNITS[match["unit"] or "requests"]
+        period = match.groupdict().get("period")
+        key = unit, _PERIODS[period] if period else (windows or {}).get(unit)
+        value = parse_wait_s(text, now=now) if match["what"] == "reset" else number(text)
+        if value is not None:
+            found.setdefault(key, {})[match["what"]] = value
+    readings = [
+        Reading(unit, seconds, values.get("limit"), values.get("remaining"), values.get("reset"))
+        for (unit, seconds), values in found.items()
+        if values.get("limit", 0.0) < _NO_LIMIT and ("limit" in values or "remaining" in values)
+    ]
+    return (*readings, *_ietf(headers))
+
+
+def _ietf(headers: Mapping[str, str]) -> tuple[Reading, ...]:
+    """`RateLimit` and `RateLimit-Policy` of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers."""
+    values = {name.lower(): text for name, text in headers.items() if name.lower().startswith("ratelimit")}
+    policy, state = _POLICY.search(values.get("ratelimit-policy", "")), _STATE.search(values.get("ratelimit", ""))
+    if policy is None:
+        return ()
+    remaining, reset_s = (float(state[1]), float(state[2])) if state else (None, None)
+    return (Reading("requests", float(policy[2]), float(policy[1]), remaining, reset_s),)

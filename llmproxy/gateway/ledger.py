@@ -1,0 +1,68 @@
+"""The book of leases at a clock: what the loop takes before an attempt and settles after it, and what replies teach."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from llmproxy.core.errors import AttemptError, ConnectFailed, ConnectionLost, NoRoom, Refused
+from llmproxy.core.types import Call, Candidate, Usage
+from llmproxy.dialects.ratelimits import read_headers
+from llmproxy.routing.book import Book, Lease
+
+# After one of these the provider has counted nothing.
+_COSTS_NOTHING = frozenset({"rate_limit", "too_large", "context_length", "invalid", "unsupported", "auth", "credit"})
+_CHARACTERS_PER_TOKEN = 4
+
+
+class Ledger:
+    """`windows` gives the windows of a source's rate-limit headers that do not name them; None when they are noise."""
+
+    def __init__(
+        self,
+        book: Book,
+        windows: Callable[[str], Mapping[str, float] | None] = lambda source: {},
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.book = book
+        self.now = clock
+        self._windows = windows
+
+    def lease(self, candidate: Candidate, call: Call) -> Lease:
+        """Room for `call`; raises `NoRoom` when another request has taken it since the plan was made."""
+        now = self.now()
+        cost = self.book.cost(call, candidate)
+        lease = self.book.reserve(candidate, cost, now)
+        if lease is None:
+            blocked = self.book.blocked(candidate, cost, now)
+            wait_s = blocked.wait_s if blocked is not None and blocked.wait_s < 1e9 else None
+            raise NoRoom(f"no room: {blocked.limit if blocked else 'taken'}", retry_after_s=wait_s)
+        return lease
+
+    def settle(self, lease: Lease, usage: Usage) -> None:
+        """It was answered."""
+        self.book.settle(lease, usage, self.now())
+
+    def cancelled(self, lease: Lease, heard: int) -> None:
+        """It was given up while it ran, after so many characters of an answer: the provider has counted them."""
+        self.book.release(lease, self.now(), sent=True, completion_tokens=heard / _CHARACTERS_PER_TOKEN)
+
+    def failed(self, lease: Lease, error: AttemptError, heard: int) -> None:
+        """It failed: room that was not used is given back, and what the refusal says of limits is taken over."""
+        now = self.now()
+        nothing = isinstance(error, ConnectFailed) or (isinstance(error, Refused) and error.kind in _COSTS_NOTHING)
+        if isinstance(error, ConnectionLost) and error.sent_nothing:
+            nothing = True
+        self.book.release(lease, now, sent=not nothing, completion_tokens=heard / _CHARACTERS_PER_TOKEN)
+        if isinstance(error, Refused):
+            for reading in error.readings:
+                self.book.learn(lease.candidate, reading, "error body", now)
+
+    def heard(self, lease: Lease, headers: Mapping[str, str]) -> None:
+        """The headers of an answer came."""
+        windows = self._windows(lease.candidate.model.source)
+        if windows is None or lease.candidate.model.local:
+            return
+        now = self.now()
+        for reading in read_headers(headers, now=now, windows=windows):
+            self.book.learn(lease.candidate, reading, "header", now, own=lease.cost.of(reading.unit))
