@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import random
 
 import aiohttp
 from aiohttp import web
@@ -137,7 +138,7 @@ class Runtime:
         self.sources: dict[str, Source] = {}
         self.ledger = Ledger(Book(self._rule, self._reserves), self._header_windows)
         self.dispatcher = Dispatcher(
-            self.sources, lambda: self.inventory.catalog, lambda: self._settings, self.metrics, self.ledger
+            self.sources, lambda: self.inventory.catalog, lambda: self._settings, self.metrics, self.ledger, random
         )
         self.log = RequestLog(enabled=config.server.log_level in ("DEBUG", "INFO"))
         self.services = Services(

@@ -36,7 +36,7 @@ from llmproxy.gateway.verdict import nobody, of_failures, same_refusal
 from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Catalog
 from llmproxy.routing.health import Health
-from llmproxy.routing.planner import plan
+from llmproxy.routing.planner import Draw, Moment
 
 # The share of the deadline that the first of several candidates may use up, so that one failover always fits.
 _FIRST_SHARE = 0.6
@@ -64,7 +64,11 @@ class Settings:
 
 
 class Dispatcher:
-    """Finds an answer for each call. Holds the current snapshot; owns nothing that outlives a configuration but it."""
+    """Finds an answer for each call. Holds the current snapshot; owns nothing that outlives a configuration but it.
+
+    `random` (0 to 1) spreads calls over candidates that are as good as each other by their weight; without it they take
+    turns.
+    """
 
     def __init__(
         self,
@@ -73,25 +77,29 @@ class Dispatcher:
         settings: Callable[[], Settings],
         metrics: Metrics,
         ledger: Ledger | None = None,
+        random: Callable[[], float] | None = None,
     ) -> None:
         self.sources = sources
-        self.health = Health()
+        self.health = Health(random)
         self.ledger = ledger or Ledger(Book(lambda model: None))
         self.failures = Failures()
         self._catalog = catalog
         self._settings = settings
         self._metrics = metrics
+        self._random = random
         self._tickets = itertools.count()
 
     def plan(self, call: Call, *, whole: bool = False) -> Plan:
         """The plan for `call` at this moment; `whole` also tells everything that was dropped."""
+        return self._draw(call, whole=whole).plan()
+
+    def _draw(self, call: Call, *, whole: bool = False) -> Draw:
         settings = self._settings()
         most = settings.max_attempts if settings.fallbacks else 1
         now = asyncio.get_running_loop().time()
-        book, wall = self.ledger.book, self.ledger.now()
-        return plan(
-            self._catalog(), call, self.health, now, next(self._tickets), most=most, whole=whole, book=book, wall=wall
-        )
+        random = None if whole else self._random
+        moment = Moment(self.health, now, next(self._tickets), self.ledger.book, self.ledger.now(), random)
+        return Draw(self._catalog(), call, moment, most=most, whole=whole)
 
     async def answer(self, call: Call, client: Client) -> Answer:
         """Ask candidates until one answers; streams go to `client`.
@@ -99,12 +107,12 @@ class Dispatcher:
         Raises one `LlmproxyError` for all failures. A client that has begun to read was told of it in the stream.
         """
         settings = self._settings()
-        made = self.plan(call)
-        if not made.kept:
-            raise nobody(made)
+        draw = self._draw(call)
+        if not draw.has(1):
+            raise nobody(self.plan(call, whole=True))
         exchange, outcome = Exchange(call, client, settings.waits.life_sign_s), "client_closed_request"
         try:
-            answer = await self._answer(exchange, made, settings)
+            answer = await self._answer(exchange, draw, settings)
             outcome = "ok" if len(answer.attempts) == 1 else "ok_after_failures"
             return answer
         except ClientGone:
@@ -119,16 +127,16 @@ class Dispatcher:
             exchange.close()
             self._metrics.call(call.endpoint, outcome)
 
-    async def _answer(self, exchange: Exchange, made: Plan, settings: Settings) -> Answer:
+    async def _answer(self, exchange: Exchange, draw: Draw, settings: Settings) -> Answer:
         loop, waits = asyncio.get_running_loop(), settings.waits
         deadline = loop.time() + waits.deadline_s
-        queue = Queue(made.kept)
+        queue = Queue(draw)
         broke: AttemptError | None = None
         while (kept := queue.next(exchange)) is not None:
             now = loop.time()
             if now >= deadline and not exchange.committed:
                 raise DeadlineExceeded(f"no answer within {waits.deadline_s:g} s")
-            share = _FIRST_SHARE if not queue.failures and len(made.kept) > 1 else 1.0
+            share = _FIRST_SHARE if not queue.failures and not draw.alone else 1.0
             budget_s = waits.deadline_s if exchange.committed else (deadline - now) * share
             if waits.hedge_s is not None and not exchange.committed and not exchange.raw:
                 outcome = await self._hedged(kept, queue, exchange, waits, deadline, budget_s)
@@ -153,7 +161,7 @@ class Dispatcher:
             raise broke from last
         if loop.time() >= deadline:
             raise DeadlineExceeded(f"no answer within {waits.deadline_s:g} s") from last
-        raise of_failures(made, queue.failures) from last
+        raise of_failures(draw.plan(), queue.failures) from last
 
     async def _tried(self, attempt: Try, exchange: Exchange, waits: Waits, budget_s: float) -> Answer | list[Failed]:
         try:

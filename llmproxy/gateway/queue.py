@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from llmproxy.core.errors import AttemptError, ConnectFailed, ConnectionLost, Refused, TimedOut, Truncated
 from llmproxy.core.types import Kept
 from llmproxy.gateway.exchange import Exchange
+from llmproxy.routing.planner import Draw
 
 # After so many failures of one provider's servers in one call, a pool asks it no more.
 _MOST_DOWN = 4
@@ -22,8 +21,10 @@ class Queue:
     is left.
     """
 
-    def __init__(self, kept: Sequence[Kept]) -> None:
-        self._waiting = list(kept)
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+        self._taken = 0
+        self._waiting: list[Kept] = []
         self._tried: list[Kept] = []
         self._retried = False
         self.failures: list[AttemptError] = []
@@ -31,7 +32,10 @@ class Queue:
     def next(self, exchange: Exchange) -> Kept | None:
         """The one whose turn it is; None when nobody is left."""
         if not self.failures:
-            return self._waiting.pop(0) if self._waiting else None
+            return self._first()
+        self._draw.plan()
+        self._waiting += self._draw.kept[self._taken :]
+        self._taken = len(self._draw.kept)
         relay = exchange.relay
         if exchange.committed and not (relay is not None and relay.can_take_over):
             return None
@@ -45,6 +49,15 @@ class Queue:
             self._waiting.remove(worth[0])
             return worth[0]
         return self._broken_off() if exchange.committed else None
+
+    def _first(self) -> Kept | None:
+        """As long as nobody has failed the plan is drawn one by one."""
+        if self._waiting:
+            return self._waiting.pop(0)
+        if not self._draw.has(self._taken + 1):
+            return None
+        self._taken += 1
+        return self._draw.kept[self._taken - 1]
 
     def failed(self, kept: Kept, error: AttemptError) -> None:
         """`kept` was asked and failed."""

@@ -12,6 +12,7 @@ from llmproxy.core.errors import ConfigError, ModelNotFound
 from llmproxy.core.types import TIERS, Candidate, Model
 from llmproxy.routing.capabilities import Facts, describe, rank
 from llmproxy.routing.policies import ORDERS, Groups, Order, by_capability
+from llmproxy.routing.rotation import Rotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,31 @@ class Selection:
     hint: str = ""
     _gained: frozenset[tuple[str, str]] = frozenset()
     _groups: dict[frozenset[str], Groups] = field(default_factory=dict)
+    _rotations: dict[frozenset[str], tuple[Rotation, ...]] = field(default_factory=dict)
 
     def groups(self, needs: frozenset[str], gained: frozenset[tuple[str, str]] = frozenset()) -> Groups:
         """The candidates in the order of the policy, those known (or learned: `gained`) to have `needs` first."""
         if gained is not self._gained:
             self._gained = gained
             self._groups.clear()
+            self._rotations.clear()
         found = self._groups.get(needs)
         if found is None:
             wanted = needs | self.needs
             buckets = by_capability(self.candidates, lambda model: rank(model, wanted, gained))
             found = tuple(group for bucket in buckets for group in ORDERS[self.order](bucket))
             self._groups[needs] = found
+        return found
+
+    def rotations(
+        self, needs: frozenset[str], gained: frozenset[tuple[str, str]] = frozenset()
+    ) -> tuple[Rotation, ...]:
+        """The same groups, in which those that cannot be asked wait aside."""
+        groups = self.groups(needs, gained)
+        found = self._rotations.get(needs)
+        if found is None:
+            wanted = needs | self.needs
+            found = self._rotations[needs] = tuple(Rotation(group, wanted) for group in groups)
         return found
 
 

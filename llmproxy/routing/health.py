@@ -5,6 +5,7 @@ Cooldowns only put a candidate behind the healthy ones; those that the provider 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,9 +62,13 @@ class _Record:
 
 
 class Health:
-    """The one owner of cooldowns, learned incapabilities and speed. Keys are a source, a credential, or a candidate."""
+    """The one owner of cooldowns, learned incapabilities and speed. Keys are a source, a credential, or a candidate.
 
-    def __init__(self) -> None:
+    `jitter` (0 to 1) makes guesses differ by up to a fifth, so that those who failed together are not tried together.
+    """
+
+    def __init__(self, jitter: Callable[[], float] | None = None) -> None:
+        self._jitter = jitter
         self._cooldowns: dict[tuple[str, bool], Cooldown] = {}  # (scope, binding): a guess never hides a stated wait
         self._records: dict[str, _Record] = {}
         self._lacks: dict[tuple[str, str], tuple[float, str]] = {}
@@ -193,6 +198,8 @@ class Health:
         record.failures += 1
         record.success += 0.2 * (0.0 - record.success)
         key, seconds, provenance = _sentence(candidate, error, record.failures)
+        if provenance == "heuristic" and self._jitter is not None:
+            seconds *= 0.8 + 0.4 * self._jitter()
         if candidate.model.local:
             seconds = min(seconds, _LOCAL_LIMIT_S)
         self._cool(key, Cooldown(now + min(seconds, _DAY_S), provenance, f"{error.outcome}: {error.message}"))

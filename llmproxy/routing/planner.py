@@ -1,9 +1,13 @@
-"""From a call to a plan: the ordered candidates, each kept or dropped with its reason. Pure; takes `now`."""
+"""From a call to a plan: the ordered candidates, each kept or dropped with its reason. Pure; takes `now`.
+
+A plan is drawn as far as it is needed: most calls are answered by their first candidate, and nobody looks at the rest.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from llmproxy.core.types import Call, Candidate, Dropped, Kept, Plan
 from llmproxy.routing.book import Book
@@ -11,118 +15,168 @@ from llmproxy.routing.capabilities import endpoint_fits, rank
 from llmproxy.routing.catalog import Catalog, Selection
 from llmproxy.routing.health import Cooldown, Health
 from llmproxy.routing.policies import by_speed, rotated
+from llmproxy.routing.rotation import Rotation
 
 _RANK_REASON = ("", "capabilities unknown", "not known to be capable")
 
 
-def plan(
-    catalog: Catalog,
-    call: Call,
-    health: Health,
-    now: float,
-    ticket: int = 0,
-    *,
-    most: int = 12,
-    whole: bool = False,
-    book: Book | None = None,
-    wall: float = 0.0,
-) -> Plan:
-    """The plan for `call`; raises `ModelNotFound` for a name that stands for nothing.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a plan is made of besides the call: what is known now.
 
-    `ticket` counts calls and spreads them over candidates that are as good as each other. `book` knows what is left of
-    free limits at `wall` (Unix seconds; `now` is of the clock of `health`). At most `most` candidates
-    are kept. With `whole` everything is looked at, so that all that was dropped is told; without it, the planner
-    stops as soon as it has enough.
+    `now` is of the clock of `health`, `wall` in Unix seconds. `ticket` counts calls: candidates that are as good as
+    each other take turns by it, or with `random` (0 to 1) are drawn by weight where the order is `best`.
     """
-    selections = [catalog.select(name) for name in (call.model, *call.fallbacks)]
-    first = selections[0]
-    if (
-        len(selections) == 1
-        and len(first.candidates) == 1
-        and health.spotless
-        and (not first.pool or endpoint_fits(first.candidates[0].model, call))
-        and (book is None or _no_room(first.candidates[0], call, book, wall) is None)
-    ):
-        return Plan(first.asked, first.reason, (Kept(first.candidates[0], first.reason, not first.pool),))
-    features = _features(call)
-    kept: list[Kept] = []
-    later: list[Kept] = []
-    dropped: list[Dropped] = []
-    seen: set[str] = set()
-    for selection in selections:
-        for candidate in _ordered(selection, call, health, ticket):
-            if candidate.key in seen:
-                continue
-            seen.add(candidate.key)
-            if selection.pool and not endpoint_fits(candidate.model, call):
-                dropped.append(Dropped(candidate, f"not a model for {call.endpoint}"))
-                continue
-            if len(kept) >= most:
-                if not whole:
-                    break
-                dropped.append(Dropped(candidate, f"behind the first {most} (routing.max_attempts)"))
-                continue
-            if book is not None and (no_room := _no_room(candidate, call, book, wall)) is not None:
-                dropped.append(no_room)
-                continue
-            refused = None if health.spotless else health.refused_size(candidate, now)
-            if refused is not None and call.size_tokens >= refused:
-                dropped.append(Dropped(candidate, f"it refused a call of about {refused} tokens", too_large=True))
-                continue
-            cooldown = None if health.spotless else health.cooldown(candidate, now)
-            lack = health.learned_lack(candidate, features, now)
-            if cooldown is not None and cooldown.binding:
-                dropped.append(Dropped(candidate, _told(cooldown, now), cooldown.until_s - now))
-            elif cooldown is not None:
-                later.append(Kept(candidate, f"{selection.reason}; last, {_told(cooldown, now)}", not selection.pool))
-            elif lack is not None:
-                later.append(Kept(candidate, f"{selection.reason}; last, learned: {lack}", not selection.pool))
-            elif (window := candidate.model.context_tokens) is not None and call.prompt_tokens > window:
-                reason = f"{selection.reason}; last, about {call.prompt_tokens} tokens for a window of {window}"
-                later.append(Kept(candidate, reason, not selection.pool))
-            else:
-                kept.append(Kept(candidate, _reason(selection, candidate, call.needs, health), not selection.pool))
-    if whole:
-        full = f"behind the first {most} (routing.max_attempts)"
-        dropped += [Dropped(entry.candidate, full) for entry in (kept + later)[most:]]
-    return Plan(
-        asked=", ".join(selection.asked for selection in selections),
-        reason=first.reason,
-        kept=tuple((kept + later)[:most]),
-        dropped=tuple(dropped),
-        hint=first.hint,
-    )
+
+    health: Health
+    now: float
+    ticket: int = 0
+    book: Book | None = None
+    wall: float = 0.0
+    random: Callable[[], float] | None = None
 
 
-def _no_room(candidate: Candidate, call: Call, book: Book, wall: float) -> Dropped | None:
-    """The candidate dropped, when a free limit leaves no room for the call."""
+class Draw:
+    """The plan of one call, as far as it was asked for. Raises `ModelNotFound` for a name that stands for nothing.
+
+    `kept` and `dropped` grow. At most `most` candidates are kept. With `whole` everything is looked at, so that all
+    that was dropped is told.
+    """
+
+    def __init__(self, catalog: Catalog, call: Call, moment: Moment, *, most: int = 12, whole: bool = False) -> None:
+        self._selections = [catalog.select(name) for name in (call.model, *call.fallbacks)]
+        self._call = call
+        self._moment = moment
+        self._most = most
+        self._whole = whole
+        self.asked = ", ".join(selection.asked for selection in self._selections)
+        self.kept: list[Kept] = []
+        self.dropped: list[Dropped] = []
+        self._entries = self._drawn()
+
+    @property
+    def alone(self) -> bool:
+        """Whether the name stands for one candidate only."""
+        return len(self._selections) == 1 and len(self._selections[0].candidates) == 1
+
+    def has(self, count: int) -> bool:
+        """Whether at least `count` candidates are kept; draws as many as that needs."""
+        while len(self.kept) < count:
+            entry = next(self._entries, None)
+            if entry is None:
+                return False
+            self.kept.append(entry)
+        return True
+
+    def plan(self) -> Plan:
+        """All of it."""
+        self.has(self._most)
+        if self._whole:
+            full = f"behind the first {self._most} (routing.max_attempts)"
+            self.dropped += [Dropped(entry.candidate, full) for entry in self._entries]
+        first = self._selections[0]
+        return Plan(self.asked, first.reason, tuple(self.kept), tuple(self.dropped), first.hint)
+
+    def _drawn(self) -> Iterator[Kept]:
+        """Those in good health, in order; then those that are better asked last."""
+        later: list[Kept] = []
+        seen: set[str] = set()
+        for selection in self._selections:
+            for candidate, rotation in self._ordered(selection):
+                if candidate.key in seen:
+                    continue
+                seen.add(candidate.key)
+                if selection.pool and not endpoint_fits(candidate.model, self._call):
+                    self.dropped.append(Dropped(candidate, f"not a model for {self._call.endpoint}"))
+                    continue
+                dropped = self._why_not(candidate, rotation)
+                if dropped is not None:
+                    self.dropped.append(dropped)
+                    continue
+                last = self._why_last(candidate)
+                if last is None:
+                    yield Kept(candidate, self._reason(selection, candidate), not selection.pool)
+                else:
+                    later.append(Kept(candidate, f"{selection.reason}; last, {last}", not selection.pool))
+        yield from later
+
+    def _ordered(self, selection: Selection) -> Iterator[tuple[Candidate, Rotation | None]]:
+        moment, needs = self._moment, self._call.needs
+        if self._whole or selection.order in ("fastest", "pinned", "as_listed"):
+            for group in selection.groups(needs, moment.health.gained):
+                fastest = selection.order == "fastest"
+                for candidate in by_speed(group, moment.health.speed) if fastest else rotated(group, moment.ticket):
+                    yield candidate, None
+            return
+        random = moment.random if selection.order == "best" else None
+        for rotation in selection.rotations(needs, moment.health.gained):
+            for candidate in rotation.turns(moment.now, moment.ticket, self._weight, random):
+                yield candidate, rotation
+
+    def _weight(self, candidate: Candidate) -> float:
+        """How well a candidate is placed among those as good as it: success × speed × what is left of its limits."""
+        health, book = self._moment.health, self._moment.book
+        weight = health.success_rate(candidate) / (1.0 + (health.speed(candidate) or 0.0))
+        return weight * book.headroom(candidate, self._moment.wall) if book is not None else weight
+
+    def _why_not(self, candidate: Candidate, rotation: Rotation | None) -> Dropped | None:
+        """Why the candidate cannot be asked; puts it aside when that lasts for any call."""
+        health, now, call = self._moment.health, self._moment.now, self._call
+        if self._moment.book is not None and (full := _no_room(candidate, call, self._moment.book, self._moment.wall)):
+            dropped, every_call = full
+            if rotation is not None and every_call and dropped.retry_after_s is not None:
+                rotation.aside(candidate, dropped.retry_after_s, now)
+            return dropped
+        if health.spotless:
+            return None
+        refused = health.refused_size(candidate, now)
+        if refused is not None and call.size_tokens >= refused:
+            return Dropped(candidate, f"it refused a call of about {refused} tokens", too_large=True)
+        cooldown = health.cooldown(candidate, now)
+        if cooldown is None or not cooldown.binding:
+            return None
+        wait_s = cooldown.until_s - now
+        if rotation is not None:
+            rotation.aside(candidate, wait_s, now)
+        return Dropped(candidate, _told(cooldown, now), wait_s)
+
+    def _why_last(self, candidate: Candidate) -> str | None:
+        health, now, call = self._moment.health, self._moment.now, self._call
+        if not health.spotless:
+            cooldown = health.cooldown(candidate, now)
+            if cooldown is not None:
+                return _told(cooldown, now)
+            # What it may have been learned not to honour: capabilities in use and the names of the fields sent.
+            lack = health.learned_lack(candidate, call.needs | call.body.keys(), now)
+            if lack is not None:
+                return f"learned: {lack}"
+        window = candidate.model.context_tokens
+        if window is not None and call.prompt_tokens > window:
+            return f"about {call.prompt_tokens} tokens for a window of {window}"
+        return None
+
+    def _reason(self, selection: Selection, candidate: Candidate) -> str:
+        place = rank(candidate.model, self._call.needs | selection.needs, self._moment.health.gained)
+        return f"{selection.reason}; {_RANK_REASON[place]}" if place else selection.reason
+
+
+def plan(
+    catalog: Catalog, call: Call, health: Health, now: float, ticket: int = 0, *, most: int = 12, whole: bool = False
+) -> Plan:
+    """The plan of a call without free limits, all of it."""
+    return Draw(catalog, call, Moment(health, now, ticket), most=most, whole=whole).plan()
+
+
+def _no_room(candidate: Candidate, call: Call, book: Book, wall: float) -> tuple[Dropped, bool] | None:
+    """The candidate dropped, when a free limit leaves no room for the call; and whether for none at all."""
     blocked = book.blocked(candidate, book.cost(call, candidate), wall)
     if blocked is None:
         return None
     if blocked.wait_s == math.inf:
-        return Dropped(
-            candidate, f"more than its limit of {blocked.limit} ({blocked.rung})", too_large=blocked.fits_never
-        )
+        reason = f"more than its limit of {blocked.limit} ({blocked.rung})"
+        return Dropped(candidate, reason, too_large=blocked.fits_never), False
     reason = f"used up: {blocked.limit} ({blocked.rung}), room in {blocked.wait_s:.0f} s"
-    return Dropped(candidate, reason, blocked.wait_s)
-
-
-def _ordered(selection: Selection, call: Call, health: Health, ticket: int) -> Iterator[Candidate]:
-    for group in selection.groups(call.needs, health.gained):
-        if selection.order == "fastest":
-            yield from by_speed(group, health.speed)
-        else:
-            yield from rotated(group, ticket)
-
-
-def _features(call: Call) -> frozenset[str]:
-    """What a candidate may have been learned not to honour: capabilities in use and the names of the fields sent."""
-    return call.needs | call.body.keys()
-
-
-def _reason(selection: Selection, candidate: Candidate, needs: frozenset[str], health: Health) -> str:
-    place = rank(candidate.model, needs | selection.needs, health.gained)
-    return f"{selection.reason}; {_RANK_REASON[place]}" if place else selection.reason
+    return Dropped(candidate, reason, blocked.wait_s), blocked.limit.unit == "requests"
 
 
 def _told(cooldown: Cooldown, now: float) -> str:

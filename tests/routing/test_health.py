@@ -71,8 +71,8 @@ def test_what_the_request_caused_costs_nothing(error: AttemptError) -> None:
         (refused("auth", 401), 600.0, "dead key", (OTHER_MODEL,)),
         (refused("credit", 402), 600.0, "dead key", (OTHER_MODEL,)),
         (refused("credit", 402, 3600.0), 3600.0, "quota", (OTHER_MODEL,)),
-        (refused("not_found", 404), 3600.0, "retired", ()),
-        (refused("forbidden", 403), 3600.0, "retired", ()),
+        (refused("not_found", 404), 86_400.0, "retired", ()),
+        (refused("forbidden", 403), 86_400.0, "retired", ()),
         (refused("server", 503, 4.0), 4.0, "heuristic", ()),
         (refused("server", 500), 1.0, "heuristic", ()),
         (refused("timeout", 408), 1.0, "heuristic", ()),
@@ -198,6 +198,18 @@ def test_expired_cooldowns_are_forgotten() -> None:
     assert not health.spotless
     assert health.cooldown(ONE, NOW + 61.0) is None
     assert health.spotless
+
+
+@pytest.mark.parametrize(("drawn", "seconds"), [(0.0, 0.8), (0.5, 1.0), (1.0, 1.2)])
+def test_guesses_differ_by_a_fifth(drawn: float, seconds: float) -> None:
+    """So that a crowd that failed together does not come back together; what a provider states is kept to."""
+    health = Health(lambda: drawn)
+    health.failed(ONE, BadReply("x"), NOW)
+    health.failed(ELSEWHERE, refused("rate_limit", 429, 7.0), NOW)
+    guess, stated = health.cooldown(ONE, NOW), health.cooldown(ELSEWHERE, NOW)
+    assert guess is not None
+    assert stated is not None
+    assert (guess.until_s, stated.until_s) == (pytest.approx(NOW + seconds), NOW + 7.0)
 
 
 def test_one_call_alone_finds_out_whether_it_is_well_again() -> None:

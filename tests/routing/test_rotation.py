@@ -1,0 +1,99 @@
+"""Turns within a group: everybody once, by weight where that is wanted, without those who wait aside."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmproxy.core.types import Candidate, Model
+from llmproxy.routing.rotation import Rotation, spared
+from tests.core.properties import quick
+
+NOW = 1000.0
+
+
+def group(count: int) -> list[Candidate]:
+    return [Candidate(Model("a", f"m{place}")) for place in range(count)]
+
+
+def ids(found: list[Candidate]) -> list[str]:
+    return [candidate.model.id for candidate in found]
+
+
+def test_turns_begin_at_the_ticket() -> None:
+    """Without chance the group is begun at another place for each ticket."""
+    rotation = Rotation(group(3))
+    assert ids(list(rotation.turns(NOW, 4, None, None))) == ["m1", "m2", "m0"]
+
+
+@quick
+@given(st.integers(1, 40), st.integers(0, 2**32), st.lists(st.integers(0, 39), max_size=20))
+def test_everybody_who_may_be_asked_comes_once(count: int, seed: int, gone: list[int]) -> None:
+    """Drawn by weight or not, and whoever waits aside."""
+    chance, everybody = random.Random(seed), group(count)
+    rotation = Rotation(everybody)
+    for place in gone:
+        if place < count:
+            rotation.aside(everybody[place], 10.0, NOW)
+    left = sorted(f"m{place}" for place in range(count) if place not in gone)
+    assert sorted(ids(list(rotation.turns(NOW, seed, None, None)))) == left
+    assert sorted(ids(list(rotation.turns(NOW, seed, lambda _: chance.random(), chance.random)))) == left
+    assert len(list(rotation.turns(NOW + 10.0, seed, None, None))) == count
+
+
+def test_who_waits_aside_is_looked_at_again_within_a_minute() -> None:
+    """Also when it was put aside for a day: a header may have said otherwise meanwhile."""
+    one, two = group(2)
+    rotation = Rotation([one, two])
+    rotation.aside(one, 86_400.0, NOW)
+    rotation.aside(one, 86_400.0, NOW)
+    assert ids(list(rotation.turns(NOW + 59, 0, None, None))) == ["m1"]
+    assert sorted(ids(list(rotation.turns(NOW + 60, 0, None, None)))) == ["m0", "m1"]
+
+
+def test_turns_that_are_half_taken_survive_a_change() -> None:
+    """Somebody is put aside while another call goes through the same group."""
+    everybody = group(5)
+    rotation = Rotation(everybody)
+    turns = rotation.turns(NOW, 0, None, None)
+    first = next(turns)
+    rotation.aside(first, 10.0, NOW)
+    assert ids([first, *turns]) == ["m0", "m1", "m2", "m3", "m4"]
+
+
+def test_weights_are_odds() -> None:
+    """Three times the weight is first about three times as often."""
+    chance, (one, two) = random.Random(1), group(2)
+    rotation = Rotation([one, two])
+    firsts = Counter(
+        next(rotation.turns(NOW, 0, lambda candidate: 3.0 if candidate is one else 1.0, chance.random)).model.id
+        for _ in range(4000)
+    )
+    assert firsts["m0"] / firsts["m1"] == pytest.approx(3.0, rel=0.15)
+
+
+def test_nothing_left_comes_last() -> None:
+    """A weight of 0 is asked when nobody else is there."""
+    chance, (one, two) = random.Random(1), group(2)
+    rotation = Rotation([one, two])
+    for _ in range(50):
+        turns = rotation.turns(NOW, 0, lambda candidate: 0.0 if candidate is one else 0.2, chance.random)
+        assert ids(list(turns)) == ["m1", "m0"]
+
+
+def test_what_few_have_is_spared_for_those_who_need_it() -> None:
+    """Plain calls go to plain models first; a call that needs vision sees no difference; what all have is not rare."""
+    plain = [Candidate(Model("a", f"p{place}", capabilities=frozenset({"tools"}))) for place in range(9)]
+    sees = Candidate(Model("a", "v", capabilities=frozenset({"tools", "vision"})))
+    reads = Candidate(Model("a", "l", capabilities=frozenset({"tools"}), context_tokens=1_000_000))
+    weights = spared([*plain, sees, reads], frozenset())
+    assert weights == {"a/v": pytest.approx(0.1), "a/l": pytest.approx(0.1)}
+    assert "a/v" not in spared([*plain, sees], frozenset({"vision"}))
+    assert spared(plain, frozenset()) == {}
+    chance, rotation = random.Random(2), Rotation([*plain, sees])
+    firsts = Counter(next(rotation.turns(NOW, 0, lambda _: 1.0, chance.random)).model.id for _ in range(1000))
+    assert firsts["v"] < 40
