@@ -157,6 +157,29 @@ def pull(names: tuple[str, ...]) -> None:
         click.echo(f"{name} is in {folder}; add it to local.models")
 
 
+@main.command()
+@with_config
+@as_json_option
+@click.option("--demand", required=True, type=click.Path(dir_okay=False, path_type=Path), help="JSONL of requests.")
+@click.option("--hours", type=click.FloatRange(0, min_open=True), default=24.0, show_default=True, help="Of it.")
+@click.option("--fail", default="", help="Providers that never answer, with commas between them.")
+@click.option("--hidden", type=click.Path(dir_okay=False, path_type=Path), help="The true limits, as free_limits.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn by chance.")
+def simulate(
+    config_path: Path | None, as_json: bool, demand: Path, hours: float, fail: str, hidden: Path | None, seed: int
+) -> None:
+    """Replay a demand against the configured free limits on a clock of its own, through the server's routing."""
+    from llmproxy.simulation import report
+
+    found, _ = read_config(config_path)
+    try:
+        names = [name.strip() for name in fail.split(",") if name.strip()]
+        body = report.simulate(found, demand, hours=hours, fail=names, hidden=hidden, seed=seed)
+    except LlmproxyError as error:
+        raise Failing(error) from error
+    _print(body, report.show, as_json)
+
+
 @main.group()
 def config() -> None:
     """The configuration itself."""

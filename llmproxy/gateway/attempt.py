@@ -131,13 +131,15 @@ class Try:
 
 async def whole(source: Source, candidate: Candidate, call: Call, waits: Waits, budget_s: float) -> tuple[Reply, Usage]:
     """The whole answer, judged; at most `budget_s` seconds. Raises an `AttemptError`."""
+    # As in a stream: a local model may still be loading, and nobody but the deadline hurries it.
+    limit_s = budget_s if candidate.model.local else min(waits.request_s, budget_s)
     try:
-        reply = await _send(source, candidate, call, min(waits.request_s, budget_s))
+        reply = await _send(source, candidate, call, limit_s)
     except ConnectionLost as lost:
         if not lost.sent_nothing:
             raise
         # The upstream had closed a kept-alive connection at that very moment: nothing was answered, so ask once more.
-        reply = await _send(source, candidate, call, min(waits.request_s, budget_s))
+        reply = await _send(source, candidate, call, limit_s)
     body = check_reply(call, reply.body)
     body["model"] = candidate.model.name
     return reply, read_usage(body.get("usage"))

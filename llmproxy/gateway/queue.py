@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 from llmproxy.core.errors import AttemptError, ConnectFailed, ConnectionLost, Refused, TimedOut, Truncated
 from llmproxy.core.types import Kept
-from llmproxy.gateway.exchange import Exchange
 from llmproxy.routing.planner import Draw
 
 # After so many failures of one provider's servers in one call, a pool asks it no more.
 _MOST_DOWN = 4
+
+
+class Heard(Protocol):
+    """What the client has so far, as far as it decides who is next."""
+
+    @property
+    def committed(self) -> bool: ...
+
+    @property
+    def relay(self) -> Any: ...
 
 
 class Queue:
@@ -29,7 +40,7 @@ class Queue:
         self._retried = False
         self.failures: list[AttemptError] = []
 
-    def next(self, exchange: Exchange) -> Kept | None:
+    def next(self, exchange: Heard) -> Kept | None:
         """The one whose turn it is; None when nobody is left."""
         if not self.failures:
             return self._first()

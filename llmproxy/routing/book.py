@@ -25,6 +25,8 @@ _FIRST_GUESS_TOKENS = 400.0
 _UNSET_MAX_TOKENS = 4096
 _CHARACTERS_PER_TOKEN = 4.0
 _LEARN = 0.2
+# After so many refusals in spite of room, a window is taken to be of the strictest kind.
+_MISFITS = 2
 
 
 class Cost(NamedTuple):
@@ -68,6 +70,7 @@ class Known:
     at: float
     declared: float | None = None
     held: float = 0.0  # what leases in flight have taken of it
+    misfits: int = 0  # how often it was refused where the meter saw room
 
     @property
     def limit(self) -> Limit:
@@ -172,6 +175,10 @@ class Book:
         self._end_expired(now)
         if self.blocked(candidate, cost, now) is not None:
             return None
+        return self.force(candidate, cost, now)
+
+    def force(self, candidate: Candidate, cost: Cost, now: float) -> Lease:
+        """Take `cost`, whether there is room or not."""
         lease = Lease(candidate, cost, now + _LEASE_S)
         for known in self._account(candidate, now).known:
             amount = cost.of(known.limit.unit)
@@ -239,6 +246,8 @@ class Book:
         known = self._match(candidate, reading, rung, now)
         if known is None:
             return
+        if rung == "error body":
+            self._check_fit(known, reading, now)
         if reading.limit is not None and reading.limit > 0 and reading.limit != known.limit.amount:
             if _TRUST[rung] >= _TRUST[known.rung]:
                 with_amount(known.meter, reading.limit)
@@ -252,6 +261,23 @@ class Book:
             room = reading.remaining - others
             if room < known.meter.room(now) or others <= 0.0:
                 known.meter.observe(room, reading.reset_s, now)
+
+    @staticmethod
+    def _check_fit(known: Known, reading: Reading, now: float) -> None:
+        """Refused although there seemed to be room under the very same limit: its window is of another kind.
+
+        Each amount coming back one window after its use is the strictest kind, and never wrong.
+        """
+        if known.limit.kind not in ("bucket", "fixed") or reading.limit not in (None, known.limit.amount):
+            return
+        if known.meter.room(now) < 1.0:
+            return
+        known.misfits += 1
+        if known.misfits >= _MISFITS:
+            used = known.limit.amount - known.meter.room(now)
+            strict = Limit(known.limit.unit, known.limit.amount, "sliding", known.limit.seconds)
+            known.meter, known.misfits = meter(strict), 0
+            known.meter.take(max(0.0, used), now)
 
     def _match(self, candidate: Candidate, reading: Reading, rung: Rung, now: float) -> Known | None:
         """The meter that a reading is about; a new one when no limit of this unit and window was known."""

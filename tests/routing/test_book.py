@@ -187,6 +187,16 @@ def test_a_ceiling_is_learned() -> None:
     assert made.reserve(ONE, Cost(300, 200), NOW) is not None
 
 
+def test_a_window_that_is_refused_in_spite_of_room_becomes_the_strictest() -> None:
+    """It was declared as refilled; twice it was refused though it should have had room: from then on it slides."""
+    made = book(Limit("requests", 10, "bucket", 60.0))
+    refused = Reading("requests", 60.0, limit=10, remaining=0, reset_s=12.0)
+    for step, kind in enumerate(("refilled", "refilled", "")):
+        assert made.told(ONE, NOW + 30 * step)[0]["limit"] == f"10 requests per minute{', ' if kind else ''}{kind}"
+        made.learn(ONE, refused, "error body", NOW + 30 * step)
+    assert left(made, "requests", now=NOW + 61) == 0
+
+
 def test_headroom_is_that_of_the_scarcest_limit() -> None:
     """From 0 to 1; without limits 1."""
     made = book(Limit("requests", 10, "sliding", 60.0), Limit("tokens", 100, "sliding", 60.0))
