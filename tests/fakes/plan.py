@@ -136,6 +136,8 @@ def _not_a_completion(body: Mapping[str, Any], script: Script, wire: Wire) -> Re
         return _whole(b"this is not JSON", "application/json")
     if script.has("error-200"):
         return json_reply(_server_error(script), wire)
+    if script.has("error-array-200"):
+        return json_reply([_server_error(script)], wire)
     return None
 
 

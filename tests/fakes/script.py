@@ -18,8 +18,9 @@ Connection
     cut, cut-clean, stall  after `+after=3` content chunks (for a whole body: half-way); `cut+rst` resets by RST
     trickle             `+delay=S` between chunks
 Odd answers
-    html-200, not-json, error-200, empty, no-choices, gzip, gzip-garbage, malformed, no-done, open-after-done,
-    in-band-error (`+after=3`, `+code=X`), dup-tool-index (`+index=missing`), usage-none, no-role (no role delta),
+    html-200, not-json, error-200, error-array-200 (the error inside a JSON array), empty, no-choices, gzip,
+    gzip-garbage, malformed, no-done, open-after-done, in-band-error (`+after=3`, `+code=X`),
+    dup-tool-index (`+index=missing`), usage-none, no-role (no role delta),
     comments (SSE comments before the first event and in every wait)
 What the model says
     ok, prefill, think, reasoning, content-filter, length, refusal, prose,

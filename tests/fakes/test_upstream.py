@@ -454,6 +454,8 @@ async def test_a_200_need_not_be_an_answer(client: Client) -> None:
     async with client.post("not-json") as response:
         assert (response.status, await response.read()) == (200, b"this is not JSON")
     assert "error" in await client.whole("error-200", stream=True)
+    [inner] = await client.whole("error-array-200", stream=True)
+    assert inner.keys() == {"error"}
 
 
 async def test_an_answer_may_be_empty(client: Client) -> None:
