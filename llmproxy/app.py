@@ -27,8 +27,10 @@ from llmproxy.core.types import Model
 from llmproxy.gateway.attempt import Waits
 from llmproxy.gateway.dispatch import Dispatcher, Settings
 from llmproxy.gateway.inventory import Inventory, ListCache
+from llmproxy.gateway.keeper import Keeper
 from llmproxy.gateway.ledger import Ledger
 from llmproxy.gateway.metrics import Metrics
+from llmproxy.gateway.state import SqliteState
 from llmproxy.logs import RequestLog
 from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Offer
@@ -87,6 +89,8 @@ def read_parts(config: Config, *, local: bool = True) -> Parts:
         )
     if config.local.engine != "process":
         raise ConfigError(f"local.engine: {config.local.engine!r} is not available in this version; use 'process'")
+    if config.state.url not in ("sqlite", "memory"):
+        raise ConfigError("state.url: a state over Redis is not available in this version; use 'sqlite' or 'memory'")
     if local and config.local.models and not _can_run_models():
         parts.missing["local"] = "install the local extra: pip install 'llmproxy[local]'"
         local = False
@@ -150,12 +154,17 @@ class Runtime:
             missing=lambda: self.parts.missing,
         )
         self._background = Background()
+        self._keeper: Keeper | None = None
         self._session: aiohttp.ClientSession | None = None
         self._local: LocalSource | None = None
 
     async def start(self) -> None:
         """Open the session, begin to load local models and to fetch lists; waits for neither."""
         self._session = new_session(self.config.server.connect_timeout)
+        if self.config.state.url == "sqlite":
+            folder = (self.path or configuration.default_path()).parent
+            self._keeper = Keeper(SqliteState(folder / "state.sqlite3"), self.ledger.book, self.dispatcher.health)
+            self._keeper.start()
         await self._adopt(self.parts)
         if self.path is not None:
             self._background.start(self._watch(self.path), "config watcher")
@@ -163,6 +172,8 @@ class Runtime:
     async def aclose(self) -> None:
         """End background work, worker processes and connections."""
         await self._background.aclose()
+        if self._keeper is not None:
+            await self._keeper.aclose()
         await self.inventory.aclose()
         for source in list(self.sources.values()):
             await source.aclose()

@@ -55,6 +55,12 @@ def _capability(value: Any) -> Any:
     return value
 
 
+def _state_url(value: str) -> str:
+    if value not in ("sqlite", "memory") and not value.startswith(("redis://", "rediss://")):
+        raise ValueError("must be sqlite, memory, or the redis:// URL of a server")
+    return value
+
+
 def _reset(value: str | None) -> str | None:
     if value is None or value in ("rolling", "minute", "bucket"):
         return value
@@ -247,7 +253,9 @@ class Routing(Section):
 
 
 class State(Section):
-    url: Url = "sqlite"
+    """Where what was counted and learned is kept."""
+
+    url: Annotated[Url, AfterValidator(_state_url)] = "sqlite"
 
 
 class Scrape(Section):

@@ -90,7 +90,7 @@ MEANINGS: dict[str, str] = {
     "routing.fallbacks": "`false` asks one candidate only",
     "routing.max_attempts": "candidates to ask for one request, at most",
     "routing.delivery": "`whole` judges a stream before its first byte; `x-llmproxy-delivery` says it for one request",
-    "state.url": "read, without effect",
+    "state.url": "`sqlite` keeps what was counted and learned in `state.sqlite3` beside the file; `memory` forgets it",
     "scrape.schedule": "read, without effect",
     "scrape.on_startup": "read, without effect",
     "scrape.sources": "read, without effect",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from llmproxy.core.types import Call, Candidate, Model, Reading, Unit, Usage
@@ -25,6 +25,8 @@ _FIRST_GUESS_TOKENS = 400.0
 _UNSET_MAX_TOKENS = 4096
 _CHARACTERS_PER_TOKEN = 4.0
 _LEARN = 0.2
+# Requests of the second before a crash that may not have been written down.
+_LOST = 1.0
 # After so many refusals in spite of room, a window is taken to be of the strictest kind.
 _MISFITS = 2
 
@@ -65,6 +67,7 @@ class Known:
     """One meter and how its limit is known: by which rung of the ladder, since when, and what was declared."""
 
     meter: Meter
+    key: str  # scope and name, under which it is stored
     rung: Rung
     origin: str
     at: float
@@ -121,6 +124,7 @@ class Book:
         self._accounts: dict[str, Account] = {}
         self._ratios: dict[str, Ratios] = {}
         self._leases: list[tuple[float, int, Lease]] = []
+        self._changed: dict[str, Known] = {}
         self._count = itertools.count()
 
     def reconfigure(
@@ -183,6 +187,7 @@ class Book:
         for known in self._account(candidate, now).known:
             amount = cost.of(known.limit.unit)
             known.held += amount
+            self._changed[known.key] = known
             lease.holds.append((known, known.meter.take(amount, now), amount))
         if lease.holds:
             heapq.heappush(self._leases, (lease.expires, next(self._count), lease))
@@ -214,6 +219,7 @@ class Book:
             really = 0.0 if known.limit.kind == "concurrent" else used.of(known.limit.unit)
             if really != amount:
                 known.meter.change(hold, really - amount, now)
+                self._changed[known.key] = known
 
     def _end_expired(self, now: float) -> None:
         """Leases that nobody ended: their requests count as answered, their places are free."""
@@ -246,6 +252,7 @@ class Book:
         known = self._match(candidate, reading, rung, now)
         if known is None:
             return
+        self._changed[known.key] = known
         if rung == "error body":
             self._check_fit(known, reading, now)
         if reading.limit is not None and reading.limit > 0 and reading.limit != known.limit.amount:
@@ -300,8 +307,7 @@ class Book:
             limit = Limit(reading.unit, reading.limit, "concurrent")
         else:
             limit = Limit(reading.unit, reading.limit, "sliding", reading.seconds or 0.0)
-        known = Known(meter(limit), rung, "reply", now)
-        self._known.setdefault(account.scopes[0], {})[limit.name] = known
+        known = self._know(account.scopes[0], limit, rung, "reply", now)
         self._accounts.clear()
         return known
 
@@ -351,7 +357,7 @@ class Book:
                     continue
                 known = here.get(limit.name)
                 if known is None:
-                    known = here[limit.name] = Known(meter(limit), "declared", rule.origin, now, limit.amount)
+                    known = self._know(scopes[0], limit, "declared", rule.origin, now)
                 elif known.rung == "declared" and known.limit != limit:
                     fresh = meter(limit)
                     if fresh.limit.kind == known.limit.kind:
@@ -364,6 +370,52 @@ class Book:
         account.ceilings += learned.values()
         return account
 
-    def scopes(self) -> Iterable[tuple[str, dict[str, Known]]]:
-        """All meters, for whoever stores them."""
-        return self._known.items()
+    def _know(self, scope: str, limit: Limit, rung: Rung, origin: str, now: float) -> Known:
+        known = Known(meter(limit), f"{scope} | {limit.name}", rung, origin, now)
+        self._known.setdefault(scope, {})[limit.name] = known
+        return known
+
+    # -- over a restart -------------------------------------------------------------------------------------------
+
+    def changed(self) -> dict[str, dict[str, Any]]:
+        """What has changed since this was asked the last time, as JSON by key."""
+        changed, self._changed = self._changed, {}
+        values: dict[str, dict[str, Any]] = {
+            known.key: {
+                "limit": asdict(known.limit),
+                "rung": known.rung,
+                "origin": known.origin,
+                "at": known.at,
+                "state": known.meter.state(),
+            }
+            for known in changed.values()
+        }
+        if changed:
+            values["ratios"] = {name: astuple(ratios) for name, ratios in self._ratios.items()}
+            values["ceilings"] = {
+                key: [[limit.unit, limit.amount, rung] for limit, rung in found.values()]
+                for key, found in self._ceilings.items()
+            }
+        return values
+
+    def restore(self, values: Mapping[str, Any], now: float, *, clean: bool) -> None:
+        """Take over what `changed` gave, maybe long ago. Not `clean`: a second of counts may be missing.
+
+        Then each meter of requests is taken to have been used once more than it knows.
+        """
+        for name, found in (values.get("ratios") or {}).items():
+            self._ratios[name] = Ratios(*found)
+        for key, entries in (values.get("ceilings") or {}).items():
+            limits = [(Limit(unit, amount, "request"), rung) for unit, amount, rung in entries]
+            self._ceilings[key] = {limit.name: (limit, rung) for limit, rung in limits}
+        for key, value in values.items():
+            scope, split, _ = key.rpartition(" | ")
+            if not split or not isinstance(value, dict):
+                continue
+            known = self._know(scope, Limit(**value["limit"]), value["rung"], value["origin"], now)
+            known.at = value["at"]
+            if value["state"] is not None:
+                known.meter.restore(value["state"], now)
+            if not clean and known.limit.kind != "concurrent":
+                known.meter.take(min(_LOST, known.limit.amount) if known.limit.unit == "requests" else 0.0, now)
+        self._accounts.clear()

@@ -5,9 +5,9 @@ Cooldowns only put a candidate behind the healthy ones; those that the provider 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from llmproxy.core.errors import (
     AttemptError,
@@ -223,6 +223,45 @@ class Health:
         if self._unmet[key] >= _UNMET_IN_A_ROW:
             reason = f"{_UNMET_IN_A_ROW} times in a row it did not deliver {error.capability}: {error.message}"
             self.learn_lack(candidate, error.capability, reason, now)
+
+    # -- over a restart -------------------------------------------------------------------------------------------
+
+    def dump(self, offset_s: float, wall: float) -> dict[str, Any]:
+        """All that is known, as JSON. `offset_s` added to a time of the caller's clock is Unix time; `wall` is now."""
+        return {
+            "cooldowns": [
+                [scope, binding, round(one.until_s + offset_s, 1), one.provenance, one.reason]
+                for (scope, binding), one in self._cooldowns.items()
+                if one.until_s + offset_s > wall and one.provenance != "probe"
+            ],
+            "lacks": [
+                [name, feature, round(until_s + offset_s, 1), why]
+                for (name, feature), (until_s, why) in self._lacks.items()
+            ],
+            "sizes": [
+                [name, round(until_s + offset_s, 1), size] for name, (until_s, size) in self._refused_sizes.items()
+            ],
+            "gained": sorted(self.gained),
+            "records": {
+                key: [one.failures, round(one.success, 4), one.first_token_s and round(one.first_token_s, 4)]
+                for key, one in self._records.items()
+            },
+        }
+
+    def restore(self, known: Mapping[str, Any], offset_s: float, wall: float) -> None:
+        """Take over what `dump` gave, maybe long ago. `offset_s` added to Unix time is the caller's clock."""
+        for scope, binding, until, provenance, reason in known["cooldowns"]:
+            if wall < until <= wall + _DAY_S:
+                self._cooldowns[scope, binding] = Cooldown(until + offset_s, provenance, reason)
+        for name, feature, until, why in known["lacks"]:
+            if until > wall:
+                self._lacks[name, feature] = (until + offset_s, why)
+        for name, until, size in known["sizes"]:
+            if until > wall:
+                self._refused_sizes[name] = (until + offset_s, size)
+        self.gained = frozenset((name, capability) for name, capability in known["gained"])
+        for key, (failures, success, first_token_s) in known["records"].items():
+            self._records[key] = _Record(failures, success, first_token_s)
 
     def _record(self, candidate: Candidate) -> _Record:
         """The record of a candidate; the oldest ones make room, since clients may ask for any name."""

@@ -110,7 +110,7 @@ configs = optional(
         hedge_after=st.none() | seconds,
         delivery=st.sampled_from(["stream", "whole"]),
     ),
-    state=optional(url=words),
+    state=optional(url=st.sampled_from(["sqlite", "memory"])),
     scrape=optional(schedule=st.none() | words, on_startup=st.booleans(), sources=st.none() | st.lists(words)),
     admin=optional(enabled=st.booleans(), token=st.none() | references),
 )
