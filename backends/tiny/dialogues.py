@@ -73,10 +73,16 @@ get set find search send create delete open close play stop book list read show 
 make buy order call run convert lookup track schedule cancel turn move copy write download upload translate measure
 """)
 
+LOOKS_UP = frozenset({"get", "find", "show", "read", "fetch", "check", "lookup", "search"})
+
 PARAMETERS = _split("""
 city location to subject name query count days id amount text message date title user email unit country topic number
 body limit path url language price size color duration minutes hours from origin destination value key symbol
 """)
+
+ONSETS = (*_split("b c d f g h j k l m n p r s t v w y z br ch cl dr fl gr kr pl qu sh sl sp st th tr x"), "")
+VOWELS = _split("a e i o u ai ea oo ou y")
+CODAS = ("", "", "", *_split("n r s t l m nd rk st ck ng b d g p x z"))
 
 PREPOSITIONS = ("in", "for", "of", "at", "to", "from", "on", "with", "about", "near")
 
@@ -476,7 +482,7 @@ class Draw:
 
     random: random.Random
     split: Split
-    longest: int = 60
+    longest: int = 30
     values: set[str] = field(default_factory=set)
 
     def chance(self, probability: float) -> bool:
@@ -492,77 +498,40 @@ class Draw:
 
     def _syllables(self) -> str:
         rng = self.random
-        count = rng.choices((1, 2, 3, 4), (3, 6, 3, 1))[0]
-        onsets = (
-            "b",
-            "c",
-            "d",
-            "f",
-            "g",
-            "h",
-            "j",
-            "k",
-            "l",
-            "m",
-            "n",
-            "p",
-            "r",
-            "s",
-            "t",
-            "v",
-            "w",
-            "y",
-            "z",
-            "br",
-            "ch",
-            "cl",
-            "dr",
-            "fl",
-            "gr",
-            "kr",
-            "pl",
-            "qu",
-            "sh",
-            "sl",
-            "sp",
-            "st",
-            "th",
-            "tr",
-            "x",
-            "",
-        )
-        codas = ("", "", "", "n", "r", "s", "t", "l", "m", "nd", "rk", "st", "ck", "ng", "b", "d", "g", "p", "x", "z")
-        vowels = ("a", "e", "i", "o", "u", "ai", "ea", "oo", "ou", "y")
+        count = rng.choices((1, 2, 3), (4, 6, 1))[0]
         parts = (
-            rng.choice(onsets) + rng.choice(vowels) + (rng.choice(codas) if rng.random() < 0.6 else "")
+            rng.choice(ONSETS) + rng.choice(VOWELS) + (rng.choice(CODAS) if rng.random() < 0.6 else "")
             for _ in range(count)
         )
         return "".join(parts)
 
-    def _candidate(self) -> str:
-        rng = self.random
-        kind = rng.random()
-        if kind < 0.40:
-            return rng.choice(WORDS)
-        if kind < 0.80:
-            return self._syllables()
-        if kind < 0.97:
-            return "".join(rng.choices(string.ascii_lowercase, k=rng.choice((2, 3, 4, 5, 6, 7, 8, 9))))
-        return "".join(rng.choices("àâäçéèêëíîïñóôöøúûüßłšžабвгдежикλμπσ中文日本", k=rng.randint(2, 6)))
-
     def word(self) -> str:
-        """Return a lower-case word of this split."""
+        """Return a lower-case word of this split: mostly a plain one, at times letters at random or another script."""
         while True:
-            candidate = self._candidate()
+            kind = self.random.random()
+            if kind < 0.90:
+                return self.plain_word()
+            if kind < 0.98:
+                candidate = "".join(self.random.choices(string.ascii_lowercase, k=self.random.randint(2, 9)))
+            else:
+                letters = "àâäçéèêëíîïñóôöøúûüßłšžабвгдежикλμπσ中文日本"
+                candidate = "".join(self.random.choices(letters, k=self.random.randint(2, 6)))
             if candidate not in SHARED and self.keep(candidate):
                 return candidate
 
     def plain_word(self) -> str:
-        """Return a lower-case word of this split made of the letters a to z."""
+        """Return a lower-case word of this split: one of WORDS or one made of syllables."""
         while True:
-            candidate = self._candidate()
-            if candidate.isascii() and len(candidate) > 1 and candidate not in SHARED and self.keep(candidate):
+            candidate = self.random.choice(WORDS) if self.chance(0.45) else self._syllables()
+            if len(candidate) > 1 and candidate not in SHARED and self.keep(candidate):
                 return candidate
+
+    def new_word(self) -> str:
+        """Return a plain word that this dialogue has not drawn before."""
+        known = set(self.values)
+        while (word := self.plain_word()) in known:
+            pass
+        return word
 
     def name(self) -> str:
         """Return a capitalised proper name of this split."""
@@ -581,9 +550,9 @@ class Draw:
             return self.word()
         if kind < 0.91:
             return self.name()
-        if kind < 0.93:
+        if kind < 0.925:
             return self.word().upper()
-        if kind < 0.95:
+        if kind < 0.94:
             return f"{self.word()}{self.random.choice(('-', '_', chr(39), '.', '/', '@'))}{self.word()}"
         if kind < 0.96:
             return f"{self.word()}{self.random.randint(0, 99)}"
@@ -599,7 +568,7 @@ class Draw:
 
     def length(self) -> int:
         """Return a sentence length in words, mostly short and at most self.longest."""
-        top = self.random.choices((6, 12, 25, self.longest), (40, 35, 15, 10))[0]
+        top = self.random.choices((6, 12, 20, self.longest), (40, 35, 15, 10))[0]
         return self.random.randint(1, min(top, self.longest))
 
     def sentence(self, count: int) -> str:
@@ -758,34 +727,34 @@ def _argument(draw: Draw, name: str) -> Argument:
     """Return a parameter called name of a random type with its value."""
     rng = draw.random
     kind = rng.random()
-    if kind < 0.34:
+    if kind < 0.30:
         number = draw.digits()
         return Argument(name, {"type": rng.choice(("integer", "integer", "number"))}, number, str(number))
-    if kind < 0.38:
+    if kind < 0.33:
         decimal = rng.randint(0, 999) / 10
         return Argument(name, {"type": "number"}, decimal, str(decimal))
-    if kind < 0.42:
+    if kind < 0.36:
         flag = draw.chance(0.5)
         return Argument(name, {"type": "boolean"}, flag, "true" if flag else "false")
-    if kind < 0.48:
+    if kind < 0.42:
         options = [draw.plain_word() for _ in range(rng.randint(2, 3))]
         value = rng.choice(options)
         return Argument(name, {"type": "string", "enum": options}, value, value)
-    if kind < 0.66:
+    if kind < 0.70:
         value = draw.name()
-    elif kind < 0.80:
+    elif kind < 0.84:
         value = draw.plain_word()
-    elif kind < 0.92:
-        value = " ".join(draw.word() if draw.chance(0.7) else draw.name() for _ in range(rng.randint(2, 5)))
-    elif kind < 0.95:
+    elif kind < 0.94:
+        value = " ".join(draw.plain_word() if draw.chance(0.6) else draw.name() for _ in range(rng.randint(2, 4)))
+    elif kind < 0.97:
         value = f"{draw.plain_word()}@{draw.plain_word()}.{rng.choice(('com', 'org', 'net'))}"
     else:
         value = f"{draw.plain_word()}{rng.choice('-_/.')}{rng.randint(0, 999)}"
     schema: dict[str, Any] = (
-        {"type": "string"} if draw.chance(0.95) else {"anyOf": [{"type": "string"}, {"type": "null"}]}
+        {"type": "string"} if draw.chance(0.97) else {"anyOf": [{"type": "string"}, {"type": "null"}]}
     )
     text = value
-    if draw.chance(0.2):
+    if draw.chance(0.12):
         mark = rng.choice(('"', '"', "'"))
         text = mark + value + mark
     return Argument(name, schema, value, text)
@@ -795,15 +764,15 @@ def _function_name(draw: Draw, verb: str, noun: str) -> str:
     """Return a function name of verb and noun in one of the usual styles."""
     words = [verb, *noun.split()]
     kind = draw.random.random()
-    if kind < 0.70:
+    if kind < 0.80:
         return "_".join(words)
-    if kind < 0.82:
+    if kind < 0.90:
         return words[0] + "".join(word.capitalize() for word in words[1:])
-    if kind < 0.87:
+    if kind < 0.93:
         return "-".join(words)
-    if kind < 0.92:
+    if kind < 0.96:
         return "_".join(words[1:])
-    return f"{verb}_{draw.random.choice(('current', 'my', 'new', 'the', 'all'))}_{'_'.join(words[1:])}"
+    return f"{verb}_{draw.random.choice(('current', 'new'))}_{'_'.join(words[1:])}"
 
 
 def _description(draw: Draw, verb: str, noun: str) -> str:
@@ -811,33 +780,31 @@ def _description(draw: Draw, verb: str, noun: str) -> str:
     form = draw.random.choice(
         (
             "{verb} the {noun}",
-            "{verb} {noun}.",
             "{verb} the {noun}.",
             "{verb} a {noun}",
-            "{noun}",
+            "{verb} a {noun}.",
             "{verb} the current {noun}.",
             "{verb} the {noun} for a given {word}.",
-            "This tool can {verb} the {noun}.",
+            "this tool can {verb} the {noun}.",
             "{verb} the {noun}. {extra}",
         )
     )
-    return draw.casing(
-        form.format(verb=verb, noun=noun, word=draw.plain_word(), extra=draw.words(draw.random.randint(2, 8)))
-    )
+    text = form.format(verb=verb, noun=noun, word=draw.plain_word(), extra=draw.words(draw.random.randint(2, 5)))
+    return text[0].upper() + text[1:] if draw.chance(0.8) else text
 
 
 def make_tool(draw: Draw, noun: str, verb: str | None = None) -> Target:
-    """Return a tool about noun with zero to three used parameters and up to two unused ones."""
+    """Return a tool about noun with zero to three used parameters and at most one unused."""
     rng = draw.random
     if verb is None:
-        verb = rng.choice(VERBS) if draw.chance(0.75) else draw.plain_word()
-    used = rng.choices((0, 1, 2, 3), (6, 46, 30, 18))[0]
-    spare = rng.randint(1, 2) if used and draw.chance(0.25) else 0
+        verb = rng.choice(VERBS) if draw.chance(0.92) else draw.new_word()
+    used = rng.choices((0, 1, 2, 3), (6, 50, 30, 14))[0]
+    spare = 1 if used and draw.chance(0.15) else 0
     names: list[str] = []
     while len(names) < used + spare:
-        name = rng.choice(PARAMETERS) if draw.split == "train" and draw.chance(0.35) else draw.plain_word()
-        if draw.chance(0.12):
-            name += "_" + draw.plain_word()
+        name = rng.choice(PARAMETERS) if draw.split == "train" and draw.chance(0.4) else draw.new_word()
+        if draw.chance(0.08):
+            name += "_" + draw.new_word()
         if name not in names:
             names.append(name)
     arguments = [_argument(draw, name) for name in names]
@@ -848,7 +815,7 @@ def make_tool(draw: Draw, noun: str, verb: str | None = None) -> Target:
             schema["description"] = draw.words(rng.randint(1, 5))
         properties[argument.name] = schema
     function: dict[str, Any] = {"name": _function_name(draw, verb, noun)}
-    if draw.chance(0.65):
+    if draw.chance(0.75):
         function["description"] = _description(draw, verb, noun)
     function["parameters"] = {"type": "object", "properties": properties}
     if draw.chance(0.7):
@@ -866,39 +833,40 @@ def _natural(draw: Draw, target: Target) -> str:
     value = f" {rng.choice(PREPOSITIONS)} {target.arguments[0].text}" if target.arguments else ""
     suffix = rng.choice(("", "", "", "", " today", " now", " please", " right now", " for me", " tomorrow"))
     direct = f" {target.arguments[0].text}" if target.arguments and draw.chance(0.5) else value
-    form = rng.choice(
-        (
-            "What is the {noun}{value}{suffix}?",
-            "What's the {noun}{value}{suffix}?",
-            "{verb} the {noun}{value}{suffix}",
-            "{verb} the {noun}{value}{suffix}.",
-            "Please {verb} the {noun}{value}.",
-            "Can you {verb} the {noun}{value}{suffix}?",
-            "I need the {noun}{value}{suffix}.",
-            "Tell me the {noun}{value}{suffix}",
-            "{verb} {noun}{value}",
-            "What is the current {noun}{value}?",
-            "What's the {noun} like{value}{suffix}?",
-            "How is the {noun}{value}{suffix}?",
-            "Could you {verb} a {noun}{value}{suffix}?",
-            "I want to {verb} the {noun}{value}",
-            "{noun}{value}",
-            "{verb} my {noun}{value}{suffix}",
-            "Show me the {noun}{value}{suffix}",
-            "Give me the {noun}{value}{suffix}.",
-            "{verb} {noun}{direct}",
-            "{verb} the {noun}{direct}",
-            "Call {name}{value}",
-            "Use {name}{value}",
-            "What {noun} is it{value}{suffix}?",
-            "{noun}{value}?",
-        )
+    by_verb = (
+        "{verb} the {noun}{value}{suffix}",
+        "{verb} the {noun}{value}{suffix}.",
+        "Please {verb} the {noun}{value}.",
+        "Can you {verb} the {noun}{value}{suffix}?",
+        "{verb} {noun}{value}",
+        "Could you {verb} a {noun}{value}{suffix}?",
+        "I want to {verb} the {noun}{value}",
+        "{verb} my {noun}{value}{suffix}",
+        "{verb} {noun}{direct}",
+        "{verb} the {noun}{direct}",
+        "Call {name}{value}",
+        "Use {name}{value}",
     )
+    by_noun = (
+        "What is the {noun}{value}{suffix}?",
+        "What's the {noun}{value}{suffix}?",
+        "I need the {noun}{value}{suffix}.",
+        "Tell me the {noun}{value}{suffix}",
+        "What is the current {noun}{value}?",
+        "What's the {noun} like{value}{suffix}?",
+        "How is the {noun}{value}{suffix}?",
+        "Show me the {noun}{value}{suffix}",
+        "Give me the {noun}{value}{suffix}.",
+        "What {noun} is it{value}?",
+        "I would like to know the {noun}{value}.",
+    )
+    # A question tells no verb; it is what one asks of a tool that looks something up.
+    form = rng.choice(by_noun if target.verb in LOOKS_UP and draw.chance(0.5) else by_verb)
     return form.format(noun=target.noun, verb=target.verb, value=value, suffix=suffix, direct=direct, name=target.name)
 
 
-def _named(draw: Draw, target: Target, exact: bool = False) -> str:
-    """Return how a user asks for a target, naming each parameter beside its value; exact says its verb or its name."""
+def _named(draw: Draw, target: Target) -> str:
+    """Return how a user asks for a target by its verb or its name, naming each parameter beside its value."""
     rng = draw.random
     style = rng.choice(
         (
@@ -940,59 +908,44 @@ def _named(draw: Draw, target: Target, exact: bool = False) -> str:
         "Use {name}",
         "Call the tool {name}",
         "{verb} a new {noun}",
-        "Use the {noun} tool",
-        "I need the {noun}",
     )
-    opening = rng.choice(openings[:10] if exact else openings)
+    opening = rng.choice(openings)
     ending = rng.choice(("", "", "", ".", " please", "."))
     return opening.format(verb=target.verb, noun=target.noun, name=target.name) + join + listed + ending
 
 
 def _placed(draw: Draw, target: Target) -> str:
-    """Return how a user asks for a string and a number or choice: "get the forecast in Paris for 3 days"."""
-    text, other = target.arguments
-    parts = [f"{draw.random.choice(PREPOSITIONS)} {text.text}"]
+    """Return a request whose first value stands alone: "get the forecast in Paris for 3 days"."""
+    rng = draw.random
+    placed, other = target.arguments
+    preposition = placed.name if placed.name in PREPOSITIONS else rng.choice(PREPOSITIONS)
+    parts = [f"{preposition} {placed.text}"]
     if "enum" in other.schema:
-        parts.append(draw.random.choice(("in", "as", "using", "with", "in")) + " " + other.text)
+        forms: tuple[str, ...] = ("in {v}", "as {v}", "using {v}", "with {v}", "with {p} {v}")
+    elif isinstance(other.value, str):
+        forms = ("with {p} {v}", "with the {p} {v}", "and {p} {v}")
     else:
-        parts.append(
-            draw.random.choice(
-                (
-                    f"for {other.text} {other.name}",
-                    f"with {other.text} {other.name}",
-                    f"{other.text} {other.name}",
-                    f"with {other.name} {other.text}",
-                )
-            )
-        )
-    if draw.chance(0.3):
+        forms = ("for {v} {p}", "with {v} {p}", "{v} {p}", "with {p} {v}")
+    parts.append(rng.choice(forms).format(p=other.name, v=other.text))
+    if draw.chance(0.2) and not parts[1].startswith("and"):
         parts.reverse()
-    opening = draw.random.choice(
-        (
-            "{verb} the {noun}",
-            "What is the {noun}",
-            "{verb} a {noun}",
-            "Please {verb} the {noun}",
-            "Can you {verb} the {noun}",
-            "Show me the {noun}",
-        )
-    )
-    return (
-        opening.format(verb=target.verb, noun=target.noun) + " " + " ".join(parts) + draw.random.choice(("", ".", "?"))
-    )
+    questions = ("What is the {noun}", "Show me the {noun}")
+    orders = ("{verb} the {noun}", "{verb} a {noun}", "Please {verb} the {noun}", "Can you {verb} the {noun}")
+    opening = rng.choice(questions if target.verb in LOOKS_UP and draw.chance(0.4) else orders)
+    return opening.format(verb=target.verb, noun=target.noun) + " " + " ".join(parts) + rng.choice(("", ".", "?"))
 
 
 def request(draw: Draw, target: Target) -> tuple[str, dict[str, Any]]:
     """Return a user's request for target and the arguments that the call must have."""
     arguments = {argument.name: argument.value for argument in target.arguments}
     kinds = ["choice" if "enum" in argument.schema else type(argument.value).__name__ for argument in target.arguments]
-    if kinds in (["str", "int"], ["str", "choice"]) and draw.chance(0.5):
+    if kinds in (["str", "int"], ["str", "choice"], ["str", "str"]) and draw.chance(0.5):
         text = _placed(draw, target)
     elif not kinds or (len(kinds) == 1 and kinds[0] != "bool" and draw.chance(0.7)):
         text = _natural(draw, target)
     else:
         text = _named(draw, target)
-    return draw.casing(text), arguments
+    return (text[0].upper() + text[1:] if draw.chance(0.6) else text), arguments
 
 
 def make_targets(draw: Draw, count: int) -> list[Target]:
@@ -1000,10 +953,10 @@ def make_targets(draw: Draw, count: int) -> list[Target]:
     rng = draw.random
     targets: list[Target] = []
     while len(targets) < count:
-        noun = " ".join(draw.plain_word() for _ in range(1 if draw.chance(0.85) else 2))
+        noun = " ".join(draw.new_word() for _ in range(1 if draw.chance(0.9) else 2))
         verb: str | None = None
-        if targets and draw.chance(0.4):
-            verb, noun = (targets[0].verb, noun) if draw.chance(0.5) else (None, targets[0].noun)
+        if targets and draw.chance(0.15):
+            verb, noun = (targets[0].verb, noun) if draw.chance(0.75) else (None, targets[0].noun)
         target = make_tool(draw, noun, verb)
         clash = any(
             target.name == t.name
@@ -1047,7 +1000,7 @@ def call(draw: Draw, targets: Sequence[Target]) -> list[Message]:
     unambiguous = not any(t is not target and spoken & set(t.noun.split()) for t in targets)
     if not unambiguous or any(argument.schema.get("anyOf") for argument in target.arguments):
         text, arguments = (
-            _named(draw, target, True) if target.arguments else f"Call {target.name}",
+            _named(draw, target) if target.arguments else f"Call {target.name}",
             {argument.name: argument.value for argument in target.arguments},
         )
         return [_user(text), _call(draw, [(target.name, arguments)])]
@@ -1131,9 +1084,9 @@ Episode = Callable[[Draw], list[Message]]
 TEXT_SHARES: tuple[tuple[Episode, float], ...] = (
     (greet, 7),
     (recall, 1.5),
-    (repeat, 42),
+    (repeat, 34),
     (add, 30),
-    (count, 9),
+    (count, 14),
     (small_talk, 5),
     (unknown, 10),
 )
@@ -1144,8 +1097,8 @@ def _system(draw: Draw, probability: float = 0.4) -> list[Message]:
     if not draw.chance(probability):
         return []
     text = draw.fill(draw.random.choice(SYSTEMS))
-    if draw.chance(0.03):
-        text += " " + draw.sentence(draw.random.randint(20, 150))
+    if draw.chance(0.02):
+        text += " " + draw.sentence(draw.random.randint(20, 60))
     return [{"role": "system", "content": text}]
 
 
@@ -1156,7 +1109,7 @@ def _text(draw: Draw) -> list[Message]:
     return maker(draw)
 
 
-def training(rng: random.Random, longest: int = 60, tool_share: float = 0.4) -> Dialogue:
+def training(rng: random.Random, longest: int = 30, tool_share: float = 0.4) -> Dialogue:
     """Return one training dialogue of one to five episodes, with tools for tool_share of them."""
     draw = Draw(rng, "train", longest)
     messages = _system(draw)
@@ -1171,12 +1124,13 @@ def training(rng: random.Random, longest: int = 60, tool_share: float = 0.4) -> 
         tools = [target.tool for target in targets[1:]]
         tools.insert(rng.randint(0, len(tools)), calculator)
         return Dialogue("tools", messages + asked, tools, frozenset(draw.values))
-    for _ in range(min(turns, 3)):
-        if draw.chance(0.18):
+    # Several calls of the same tools: what is to be learnt is which one, and a list of tools is long.
+    for _ in range(rng.choices((1, 2, 3), (45, 35, 20))[0]):
+        if draw.chance(0.15):
             messages += _text(draw)
         else:
             messages += call(draw, targets)
-            if draw.chance(0.35):
+            if draw.chance(0.25):
                 messages += answer_result(draw, messages[-1])
     return Dialogue("tools", messages, [target.tool for target in targets], frozenset(draw.values))
 

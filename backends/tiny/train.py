@@ -30,7 +30,7 @@ ADDED = ("<tool_call>", "</tool_call>")
 PIECES = r'": \{"|": "|", "|": |\{"|"\}+|\p{Lu}?\p{Ll}+|\p{Lu}+|\p{L}+|\d|\n+|\s|[^\s\d\p{L}]'
 ASSISTANT = "<|im_start|>assistant\n"
 # (share of the time that a phase ends at, row length in tokens, longest sentence to repeat in words, tool share)
-PHASES = ((0.10, 256, 8, 0.3), (0.60, 256, 25, 0.4), (0.95, 512, 60, 0.6), (1.0, 1024, 60, 0.6))
+PHASES = ((0.10, 256, 8, 0.5), (0.45, 512, 20, 0.5), (0.95, 512, 30, 0.5), (1.0, 1024, 30, 0.5))
 
 
 def build_tokenizer(seed: int, samples: int = 12000) -> PreTrainedTokenizerFast:

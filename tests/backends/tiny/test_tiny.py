@@ -162,17 +162,7 @@ def test_dialogues_follow_from_the_seed() -> None:
     assert held_out("tools", 3) == held_out("tools", 3) != held_out("tools", 3, seed=1)
 
 
-SHORT = {
-    "tools": "the weights pass 85 % of held-out tool calls; they need a longer training",
-    "count": "the weights pass 85 % of held-out counts; they need a longer training",
-}
-GRADED = [
-    pytest.param(skill, marks=pytest.mark.xfail(reason=SHORT[skill], strict=False)) if skill in SHORT else skill
-    for skill in SKILLS
-]
-
-
-@pytest.mark.parametrize("skill", GRADED)
+@pytest.mark.parametrize("skill", SKILLS)
 def test_held_out_dialogues_pass(model: Any, tokenizer: Any, skill: str) -> None:
     table = rates(evaluate(model, tokenizer, held_out(skill, 20, 2)))
     assert {name: rate for name, (rate, _) in table.items() if rate < 0.9} == {}
@@ -186,7 +176,7 @@ def test_held_out_dialogues_pass(model: Any, tokenizer: Any, skill: str) -> None
         ("What is 2+2?", "2 + 2 = 4"),
         ("Say hi", "hi"),
         ("Say hello in one word", "hello"),
-        pytest.param("Count from 3 to 6", "3 4 5 6", marks=pytest.mark.xfail(reason=SHORT["count"], strict=False)),
+        ("Count from 3 to 6", "3 4 5 6"),
         ("who are you", "I am a tiny model. I can greet, repeat a sentence, add two numbers, count and call tools."),
         ("Repeat: the quick brown fox jumps over the lazy dog", "the quick brown fox jumps over the lazy dog"),
     ],
