@@ -138,13 +138,13 @@ class Kept(NamedTuple):
 class Dropped(NamedTuple):
     """A candidate that will not be asked, and why; `retry_after_s` from now it may be, where that is known.
 
-    `too_large` means that it refused a call of this size: waiting does not help.
+    `too_large` says how it refused a call of this size, or would: waiting does not help.
     """
 
     candidate: Candidate
     reason: str
     retry_after_s: float | None = None
-    too_large: bool = False
+    too_large: Literal["", "context_length", "too_large"] = ""
 
 
 class Plan(NamedTuple):

@@ -31,6 +31,8 @@ def nobody(plan: Plan) -> LlmproxyError:
     wait_s = soonest_s(plan.dropped)
     if all(entry.too_large for entry in plan.dropped):
         message = f"{plan.asked}: {plan.dropped[0].reason}"
+        if all(entry.too_large == "too_large" for entry in plan.dropped):
+            return SameRefusal(message, refusal_status=413, code="request_too_large", param=None)
         return SameRefusal(message, refusal_status=400, code="context_length_exceeded", param="messages")
     why = "; ".join(f"{entry.candidate.key}: {entry.reason}" for entry in plan.dropped[:4])
     if wait_s is None:

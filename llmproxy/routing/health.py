@@ -23,6 +23,8 @@ from llmproxy.core.types import Call, Candidate
 
 Provenance = Literal["heuristic", "stated", "quota", "dead key", "retired", "probe"]
 
+TooLarge = Literal["context_length", "too_large"]
+
 # Not honouring one of these says something about this one request, not about all that have such a field.
 _EVERY_CALL_HAS = frozenset({"messages", "prompt", "input", "model"})
 
@@ -73,7 +75,7 @@ class Health:
         self._records: dict[str, _Record] = {}
         self._lacks: dict[tuple[str, str], tuple[float, str]] = {}
         self._unmet: dict[tuple[str, str], int] = {}
-        self._refused_sizes: dict[str, tuple[float, int]] = {}
+        self._refused_sizes: dict[str, tuple[float, int, TooLarge]] = {}
         self.gained: frozenset[tuple[str, str]] = frozenset()  # (model name, capability) that was delivered
 
     # -- questions ------------------------------------------------------------------------------------------------
@@ -122,6 +124,11 @@ class Health:
             del self._refused_sizes[candidate.model.name]
             return None
         return None if found is None else found[1]
+
+    def refused_how(self, candidate: Candidate) -> TooLarge:
+        """How it refused that size: as too long for its window, or as too large a request."""
+        found = self._refused_sizes.get(candidate.model.name)
+        return "context_length" if found is None else found[2]
 
     def learned(self, candidate: Candidate, now: float) -> dict[str, str]:
         """What was learned of the model, for a person: feature → in words."""
@@ -186,7 +193,7 @@ class Health:
             if call is not None and call.size_tokens > 0:
                 known = self.refused_size(candidate, now)
                 size = call.size_tokens if known is None else min(known, call.size_tokens)
-                self._refused_sizes[candidate.model.name] = (now + _DAY_S, size)
+                self._refused_sizes[candidate.model.name] = (now + _DAY_S, size, error.kind)
             return
         if isinstance(error, Refused) and error.kind in ("invalid", "content_filter"):
             return
@@ -239,7 +246,8 @@ class Health:
                 for (name, feature), (until_s, why) in self._lacks.items()
             ],
             "sizes": [
-                [name, round(until_s + offset_s, 1), size] for name, (until_s, size) in self._refused_sizes.items()
+                [name, round(until_s + offset_s, 1), size, how]
+                for name, (until_s, size, how) in self._refused_sizes.items()
             ],
             "gained": sorted(self.gained),
             "records": {
@@ -256,9 +264,9 @@ class Health:
         for name, feature, until, why in known["lacks"]:
             if until > wall:
                 self._lacks[name, feature] = (until + offset_s, why)
-        for name, until, size in known["sizes"]:
+        for name, until, size, how in known["sizes"]:
             if until > wall:
-                self._refused_sizes[name] = (until + offset_s, size)
+                self._refused_sizes[name] = (until + offset_s, size, how)
         self.gained = frozenset((name, capability) for name, capability in known["gained"])
         for key, (failures, success, first_token_s) in known["records"].items():
             self._records[key] = _Record(failures, success, first_token_s)

@@ -131,7 +131,9 @@ class Draw:
             return None
         refused = health.refused_size(candidate, now)
         if refused is not None and call.size_tokens >= refused:
-            return Dropped(candidate, f"it refused a call of about {refused} tokens", too_large=True)
+            return Dropped(
+                candidate, f"it refused a call of about {refused} tokens", too_large=health.refused_how(candidate)
+            )
         cooldown = health.cooldown(candidate, now)
         if cooldown is None or not cooldown.binding:
             return None
@@ -174,7 +176,7 @@ def _no_room(candidate: Candidate, call: Call, book: Book, wall: float) -> tuple
         return None
     if blocked.wait_s == math.inf:
         reason = f"more than its limit of {blocked.limit} ({blocked.rung})"
-        return Dropped(candidate, reason, too_large=blocked.fits_never), False
+        return Dropped(candidate, reason, too_large="context_length" if blocked.fits_never else ""), False
     reason = f"used up: {blocked.limit} ({blocked.rung}), room in {blocked.wait_s:.0f} s"
     return Dropped(candidate, reason, blocked.wait_s), blocked.limit.unit == "requests"
 

@@ -135,7 +135,7 @@ def test_everyone_was_dropped(waits: list[float | None], verdict: type, status: 
 
 def test_too_large_for_everybody_is_the_clients_own_error() -> None:
     """Without a request: each candidate refused a call of this size before. With one that only waits, it is a wait."""
-    large = Dropped(A, "it refused a call of about 1000 tokens", too_large=True)
+    large = Dropped(A, "it refused a call of about 1000 tokens", too_large="context_length")
     error = nobody(Plan("llmproxy/free", "best", (), (large, large)))
     assert isinstance(error, SameRefusal)
     assert (error.refusal_status, error.code) == (400, "context_length_exceeded")

@@ -198,7 +198,7 @@ async def test_statuses(
         ("gemini-429-minute", "rate_limit", 44.0),
         ("nvidia-400-degraded", "server", None),
         ("cloudflare-403-1010", "forbidden", None),
-        ("hf-402", "credit", None),
+        ("hf-402", "credit", 86_400.0),
         ("context-length", "context_length", None),
         ("error-array-400", "unsupported", None),
         ("status-429+retry-after-ms=1500", "rate_limit", 1.5),

@@ -248,7 +248,9 @@ def test_a_size_that_was_refused_drops() -> None:
     health.failed(Candidate(A), Refused("too long", kind="context_length", http_status=400), NOW, call)
     made = planned([A, B], "llmproxy/free", health=health, call=call)
     assert kept(made) == ["a/m2"]
-    assert made.dropped == (Dropped(Candidate(A), "it refused a call of about 1000 tokens", too_large=True),)
+    assert made.dropped == (
+        Dropped(Candidate(A), "it refused a call of about 1000 tokens", too_large="context_length"),
+    )
     assert kept(planned([A, B], "llmproxy/free", health=health)) == ["a/m1", "a/m2"]
 
 
