@@ -40,6 +40,8 @@ from llmproxy.routing.planner import Draw, Moment
 
 # The share of the deadline that the first of several candidates may use up, so that one failover always fits.
 _FIRST_SHARE = 0.6
+# The last attempt may end this much before the deadline that ended it.
+_NEARLY_S = 0.01
 _PREFILL = frozenset({"prefill"})
 
 
@@ -159,7 +161,7 @@ class Dispatcher:
         last = queue.failures[-1]
         if broke is not None:
             raise broke from last
-        if loop.time() >= deadline:
+        if loop.time() >= deadline - _NEARLY_S:
             raise DeadlineExceeded(f"no answer within {waits.deadline_s:g} s") from last
         raise of_failures(draw.plan(), queue.failures) from last
 
