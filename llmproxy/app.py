@@ -34,7 +34,7 @@ from llmproxy.gateway.state import SqliteState
 from llmproxy.logs import RequestLog
 from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Offer
-from llmproxy.routing.declared import Rule, rule_for
+from llmproxy.routing.declared import Rule
 from llmproxy.routing.limits import SECONDS
 from llmproxy.web.routes import build_web
 from llmproxy.web.state import Services
@@ -140,7 +140,7 @@ class Runtime:
         self.inventory = Inventory(ListCache(_cache_path()))
         self.inventory.configure(config, self.parts.offers, self.parts.cache_keys)
         self.sources: dict[str, Source] = {}
-        self.ledger = Ledger(Book(self._rule, self._reserves), self._header_windows)
+        self.ledger = Ledger(Book(self._rule, provider_catalog.reserves_output), self._header_windows)
         self.dispatcher = Dispatcher(
             self.sources, lambda: self.inventory.catalog, lambda: self._settings, self.metrics, self.ledger, random
         )
@@ -192,12 +192,7 @@ class Runtime:
 
     def _rule(self, model: Model) -> Rule | None:
         """The free limits that are written down for a model."""
-        entry = provider_catalog.catalog().get(model.source)
-        return rule_for(model, self.config.free_limits, entry.free_limits if entry is not None else ())
-
-    def _reserves(self, model: Model) -> bool:
-        settings = self.parts.providers.get(model.source)
-        return bool(settings is not None and settings.quirks.get("reserves_max_tokens"))
+        return provider_catalog.rule_of(model, self.config.free_limits)
 
     def _header_windows(self, source: str) -> Mapping[str, float] | None:
         """The windows of a provider's rate-limit headers that do not name them; None when its headers are noise."""

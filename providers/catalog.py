@@ -13,10 +13,11 @@ from typing import Any
 
 from yarl import URL
 
-from llmproxy.core.config import Provider
+from llmproxy.core.config import FreeLimit, Provider
 from llmproxy.core.env import MissingVariable, Secret, expand
+from llmproxy.core.types import Model
 from llmproxy.routing.capabilities import Facts
-from llmproxy.routing.declared import Rule, rules_of_catalog
+from llmproxy.routing.declared import Rule, rule_for, rules_of_catalog
 
 PROTOCOLS = frozenset({"openai"})
 
@@ -131,6 +132,18 @@ def resolve(name: str, written: Provider | None) -> Settings:
         exposed=written.expose_to_virtual_models,
         on_this_machine=_is_loopback(base_url),
     )
+
+
+def rule_of(model: Model, written: Mapping[str, FreeLimit]) -> Rule | None:
+    """The free limits that are written down for a model: in the configuration, else in the catalogue."""
+    entry = catalog().get(model.source)
+    return rule_for(model, written, entry.free_limits if entry is not None else ())
+
+
+def reserves_output(model: Model) -> bool:
+    """Whether its provider debits `max_tokens` ahead."""
+    entry = catalog().get(model.source)
+    return bool(entry is not None and entry.quirks and entry.quirks.get("reserves_max_tokens"))
 
 
 def _keys(name: str, written: Provider, entry: Entry | None) -> tuple[Secret, ...]:

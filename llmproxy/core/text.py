@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+# Where nothing better is known: about what English takes.
+CHARACTERS_PER_TOKEN = 4
+
 # Keys as providers print them back in errors (sk-…, gsk_…, AIza…, Bearer …, ?key=…), and user info in URLs.
 _SECRETS = re.compile(
     r"\b(?:(?:sk|pk|rk|gsk|xai|nvapi|hf|r8|csk|ghp|github_pat|tgp|fw|pplx|key)[-_]|AIza|ya29\.)(?=[\w*-]*[\d*])[\w*-]{8,}"

@@ -12,12 +12,11 @@ from typing import Any
 from llmproxy.core.errors import AttemptError, InvalidRequest, LlmproxyError
 from llmproxy.core.names import AUTO
 from llmproxy.core.schema import defect
+from llmproxy.core.text import CHARACTERS_PER_TOKEN
 from llmproxy.core.types import Call, Forced, JsonObject
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _OWN = ("model", "models", "stream", "stream_options")
-
-_CHARACTERS_PER_TOKEN = 4
 
 
 def _is_number(value: Any) -> bool:
@@ -82,7 +81,7 @@ def parse_completion(body: JsonObject, call_id: str) -> Call:
     if not isinstance(prompt, str) and not (isinstance(prompt, list) and prompt):
         raise InvalidRequest("prompt must be a string or a list that is not empty", param="prompt")
     call = _call(body, call_id, "completions")
-    call.prompt_tokens = len(str(prompt)) // _CHARACTERS_PER_TOKEN
+    call.prompt_tokens = len(str(prompt)) // CHARACTERS_PER_TOKEN
     return call
 
 
@@ -97,7 +96,7 @@ def parse_embeddings(body: JsonObject, call_id: str) -> Call:
     if body.get("stream"):
         raise InvalidRequest("embeddings cannot be streamed", param="stream")
     call = _call(body, call_id, "embeddings")
-    call.prompt_tokens = len(str(given)) // _CHARACTERS_PER_TOKEN
+    call.prompt_tokens = len(str(given)) // CHARACTERS_PER_TOKEN
     return call
 
 
@@ -242,7 +241,7 @@ def _message_tokens(message: JsonObject) -> int:
         length = sum(len(part.get("text") or "") for part in content if isinstance(part.get("text"), str))
     else:
         length = len(content or "")
-    return 4 + length // _CHARACTERS_PER_TOKEN
+    return 4 + length // CHARACTERS_PER_TOKEN
 
 
 def error_body(error: LlmproxyError) -> JsonObject:

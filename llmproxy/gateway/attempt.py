@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 from llmproxy.core.contract import Source, Stream
 from llmproxy.core.errors import AttemptError, ConnectionLost, TimedOut
+from llmproxy.core.text import CHARACTERS_PER_TOKEN
 from llmproxy.core.types import Attempt, Call, Candidate, Kept, Reply, Usage
-from llmproxy.gateway.exchange import Exchange, Head
+from llmproxy.gateway.exchange import EVENTS, Exchange, Head
 from llmproxy.gateway.judge import check_reply
 from llmproxy.gateway.patience import Patience
 from llmproxy.gateway.relay import Mode, Relay, read_usage
 
 # A trickle is measured over so many stall timeouts of waiting for the source.
 _TRICKLE_STALLS = 2
-_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Pace:
     __slots__ = ("_fewest", "_heard", "_waited_s", "_window_s")
 
     def __init__(self, slowest_tokens_s: float, window_s: float) -> None:
-        self._fewest = slowest_tokens_s * window_s * _CHARACTERS_PER_TOKEN
+        self._fewest = slowest_tokens_s * window_s * CHARACTERS_PER_TOKEN
         self._window_s = window_s
         self._waited_s = 0.0
         self._heard = 0
@@ -83,7 +83,7 @@ class Try:
         self.beaten = False
         self.listen: Callable[[Mapping[str, str]], None] | None = None  # is told the headers of a stream
         self.status = 200
-        self.content_type = "text/event-stream; charset=utf-8"
+        self.content_type = EVENTS
 
     @property
     def candidate(self) -> Candidate:

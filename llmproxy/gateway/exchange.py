@@ -14,7 +14,7 @@ from llmproxy.dialects.openai import error_body
 from llmproxy.gateway.relay import RawRelay, Relay
 
 _LIFE_SIGN = sse.comment("still waiting")
-_EVENTS = "text/event-stream; charset=utf-8"
+EVENTS = "text/event-stream; charset=utf-8"
 
 
 class Head(NamedTuple):
@@ -27,7 +27,7 @@ class Head(NamedTuple):
     reason: str
     attempts: tuple[Attempt, ...]
     status: int = 200
-    content_type: str = _EVENTS
+    content_type: str = EVENTS
 
 
 class Client(Protocol):

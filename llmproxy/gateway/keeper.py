@@ -26,7 +26,7 @@ class Keeper:
         self._book = book
         self._health = health
         self._unwritten: dict[str, object] = {}
-        self._written: object = None
+        self._written = 0  # how much news of the health there was when it was written
         self._background = Background()
 
     def start(self) -> None:
@@ -53,9 +53,9 @@ class Keeper:
     async def _write(self) -> None:
         values = self._unwritten
         values.update(self._book.changed())
-        health = self._health.dump(time.time() - asyncio.get_running_loop().time(), time.time())
-        if health != self._written:
-            values[_HEALTH] = health
+        news = self._health.news
+        if news != self._written:
+            values[_HEALTH] = self._health.dump(time.time() - asyncio.get_running_loop().time(), time.time())
         if not values:
             return
         try:
@@ -63,4 +63,4 @@ class Keeper:
         except sqlite3.Error as error:
             _log.error("%s cannot be written, and is tried again: %s", self._state.path, error)
             return
-        self._written, self._unwritten = health, {}
+        self._written, self._unwritten = news, {}

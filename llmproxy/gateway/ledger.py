@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 
 from llmproxy.core.errors import AttemptError, ConnectFailed, ConnectionLost, NoRoom, Refused
+from llmproxy.core.text import CHARACTERS_PER_TOKEN
 from llmproxy.core.types import Call, Candidate, Usage
 from llmproxy.dialects.ratelimits import read_headers
 from llmproxy.routing.book import Book, Lease
 
 # After one of these the provider has counted nothing.
 _COSTS_NOTHING = frozenset({"rate_limit", "too_large", "context_length", "invalid", "unsupported", "auth", "credit"})
-_CHARACTERS_PER_TOKEN = 4
 
 
 class Ledger:
@@ -45,7 +45,7 @@ class Ledger:
 
     def cancelled(self, lease: Lease, heard: int) -> None:
         """It was given up while it ran, after so many characters of an answer: the provider has counted them."""
-        self.book.release(lease, self.now(), sent=True, completion_tokens=heard / _CHARACTERS_PER_TOKEN)
+        self.book.release(lease, self.now(), sent=True, completion_tokens=heard / CHARACTERS_PER_TOKEN)
 
     def failed(self, lease: Lease, error: AttemptError, heard: int) -> None:
         """It failed: room that was not used is given back, and what the refusal says of limits is taken over."""
@@ -53,7 +53,7 @@ class Ledger:
         nothing = isinstance(error, ConnectFailed) or (isinstance(error, Refused) and error.kind in _COSTS_NOTHING)
         if isinstance(error, ConnectionLost) and error.sent_nothing:
             nothing = True
-        self.book.release(lease, now, sent=not nothing, completion_tokens=heard / _CHARACTERS_PER_TOKEN)
+        self.book.release(lease, now, sent=not nothing, completion_tokens=heard / CHARACTERS_PER_TOKEN)
         if isinstance(error, Refused):
             for reading in error.readings:
                 self.book.learn(lease.candidate, reading, "error body", now)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from llmproxy.core.text import CHARACTERS_PER_TOKEN
 from llmproxy.core.types import Call, Candidate, Model, Reading, Unit, Usage
 from llmproxy.routing.declared import Rule
 from llmproxy.routing.limits import Hold, Limit, Meter, meter, with_amount
@@ -23,7 +24,6 @@ _TRUST: dict[Rung, int] = {"declared": 0, "learned": 1, "error body": 2, "quota 
 _LEASE_S = 900.0
 _FIRST_GUESS_TOKENS = 400.0
 _UNSET_MAX_TOKENS = 4096
-_CHARACTERS_PER_TOKEN = 4.0
 _LEARN = 0.2
 # Requests of the second before a crash that may not have been written down.
 _LOST = 1.0
@@ -93,7 +93,7 @@ class Account:
 class Ratios:
     """What a model's real usage teaches: characters in a token of a prompt, tokens of an answer."""
 
-    characters_per_token: float = _CHARACTERS_PER_TOKEN
+    characters_per_token: float = CHARACTERS_PER_TOKEN
     completion_tokens: float = _FIRST_GUESS_TOKENS
     seen: int = 0
 
@@ -141,8 +141,8 @@ class Book:
         """What `call` will probably use up on this candidate, with the output that the provider debits ahead."""
         model = candidate.model
         ratios = self._ratios.get(model.name)
-        per_token = ratios.characters_per_token if ratios else _CHARACTERS_PER_TOKEN
-        prompt = call.prompt_tokens * _CHARACTERS_PER_TOKEN / per_token
+        per_token = ratios.characters_per_token if ratios else CHARACTERS_PER_TOKEN
+        prompt = call.prompt_tokens * CHARACTERS_PER_TOKEN / per_token
         if call.endpoint == "embeddings":
             return Cost(prompt)
         asked = call.size_tokens - call.prompt_tokens

@@ -71,6 +71,7 @@ class Health:
 
     def __init__(self, jitter: Callable[[], float] | None = None) -> None:
         self._jitter = jitter
+        self.news = 0  # grows with everything that `dump` would tell
         self._cooldowns: dict[tuple[str, bool], Cooldown] = {}  # (scope, binding): a guess never hides a stated wait
         self._records: dict[str, _Record] = {}
         self._lacks: dict[tuple[str, str], tuple[float, str]] = {}
@@ -167,6 +168,7 @@ class Health:
 
     def succeeded(self, candidate: Candidate, elapsed_s: float, call: Call | None = None) -> None:
         """Its first output came after `elapsed_s` seconds: heuristic cooldowns of the candidate end."""
+        self.news += 1
         record = self._record(candidate)
         record.failures = 0
         record.success += 0.2 * (1.0 - record.success)
@@ -180,6 +182,7 @@ class Health:
 
     def failed(self, candidate: Candidate, error: AttemptError, now: float, call: Call | None = None) -> None:
         """A candidate failed: it, its key or its whole source cools down as the error says."""
+        self.news += 1
         for scope in _scopes(candidate) if self._cooldowns else ():
             trial = self._cooldowns.get((scope, False))
             if trial is not None and trial.provenance == "probe":
@@ -213,6 +216,7 @@ class Health:
 
     def learn_lack(self, candidate: Candidate, feature: str, reason: str, now: float) -> None:
         """The model does not honour `feature` (a capability or a parameter), for the next hour at least."""
+        self.news += 1
         key = (candidate.model.name, feature)
         self._lacks[key] = (now + _LEARNED_S, reason)
         self.gained -= {key}

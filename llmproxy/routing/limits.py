@@ -298,20 +298,19 @@ class Fixed:
 class Bucket:
     """`amount` is refilled continuously over `seconds`."""
 
-    __slots__ = ("_at", "_level", "limit")
+    __slots__ = ("_at", "_used", "limit")
 
     def __init__(self, limit: Limit) -> None:
         self.limit = limit
-        self._level = limit.amount
+        self._used = 0.0
         self._at = -math.inf
 
     def room(self, now: float) -> float:
         if now > self._at:
-            if self._at > -math.inf:
-                refilled = (now - self._at) * self.limit.amount / self.limit.seconds
-                self._level = min(self.limit.amount, self._level + refilled)
+            if self._used > 0:
+                self._used = max(0.0, self._used - (now - self._at) * self.limit.amount / self.limit.seconds)
             self._at = now
-        return self._level
+        return self.limit.amount - self._used
 
     def wait_s(self, amount: float, now: float) -> float:
         missing = amount - self.room(now)
@@ -323,22 +322,23 @@ class Bucket:
 
     def take(self, amount: float, now: float) -> Hold:
         self.room(now)
-        self._level -= amount
+        self._used += amount
         return Hold(now, amount)
 
     def change(self, hold: Hold, delta: float, now: float) -> None:
-        self._level = min(self.limit.amount, self.room(now) - delta)
+        self.room(now)
+        self._used = max(0.0, self._used + delta)
 
     def observe(self, room: float, reset_s: float | None, now: float) -> None:
         self.room(now)
-        self._level = min(room, self.limit.amount)
+        self._used = max(0.0, self.limit.amount - room)
 
     def state(self) -> Any:
-        return [self._at, self._level] if self._at > -math.inf else []
+        return [self._at, self._used] if self._at > -math.inf else []
 
     def restore(self, state: Any, now: float) -> None:
         if state:
-            self._at, self._level = min(state[0], now), state[1]
+            self._at, self._used = min(state[0], now), state[1]
 
 
 class Once:
@@ -373,28 +373,14 @@ class Once:
         self._used = state
 
 
-class Concurrent:
+class Concurrent(Once):
     """Requests at the same time; a request that has ended gives its place back."""
 
-    __slots__ = ("_used", "limit")
-
-    def __init__(self, limit: Limit) -> None:
-        self.limit = limit
-        self._used = 0.0
-
-    def room(self, now: float) -> float:
-        return self.limit.amount - self._used
+    __slots__ = ()
 
     def wait_s(self, amount: float, now: float) -> float:
         # When the ones before end is not known: soon, or it would not be a limit of concurrency.
         return 0.0 if amount - self.room(now) <= _SLACK else 1.0 if self.limit.amount >= amount else math.inf
-
-    def take(self, amount: float, now: float) -> Hold:
-        self._used += amount
-        return Hold(now, amount)
-
-    def change(self, hold: Hold, delta: float, now: float) -> None:
-        self._used = max(0.0, self._used + delta)
 
     def observe(self, room: float, reset_s: float | None, now: float) -> None:
         """Nobody else's requests are counted here."""
@@ -418,9 +404,6 @@ def meter(limit: Limit) -> Meter:
 
 def with_amount(found: Meter, amount: float) -> None:
     """The limit was learned to be another one; what was used stays used."""
-    if isinstance(found, Bucket):
-        used = found.limit.amount - found._level
-        found._level = amount - used
     found.limit = replace(found.limit, amount=amount)
 
 

@@ -17,7 +17,7 @@ from llmproxy.gateway.dispatch import Settings
 from llmproxy.gateway.ledger import Ledger
 from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Catalog, Offer
-from llmproxy.routing.declared import Rule, rule_for
+from llmproxy.routing.declared import Rule
 from llmproxy.simulation.demand import Request, read
 from llmproxy.simulation.engine import Simulation
 from llmproxy.simulation.upstreams import Upstreams
@@ -45,12 +45,16 @@ def simulate(
     true = parse({"free_limits": _read_json(hidden)}, origin=str(hidden)).free_limits if hidden is not None else {}
 
     def declared(model: Model) -> Rule | None:
-        return _rule(model, config.free_limits)
+        return provider_catalog.rule_of(model, config.free_limits)
 
-    upstreams = Upstreams(lambda model: _rule(model, {**config.free_limits, **true}), _reserves, frozenset(fail))
+    upstreams = Upstreams(
+        lambda model: provider_catalog.rule_of(model, {**config.free_limits, **true}),
+        provider_catalog.reserves_output,
+        frozenset(fail),
+    )
     run = Simulation(
         Catalog(offers, config),
-        lambda clock: Ledger(Book(declared, _reserves), clock=clock),
+        lambda clock: Ledger(Book(declared, provider_catalog.reserves_output), clock=clock),
         upstreams,
         Settings(max_attempts=config.routing.max_attempts),
         seed,
@@ -88,16 +92,6 @@ def _known(requests: Sequence[Request], config: Config, offers: Sequence[Offer])
     for name in {request.pool for request in requests}:
         catalog.select(name)
     return requests
-
-
-def _rule(model: Model, written: Mapping[str, Any]) -> Rule | None:
-    entry = provider_catalog.catalog().get(model.source)
-    return rule_for(model, written, entry.free_limits if entry is not None else ())
-
-
-def _reserves(model: Model) -> bool:
-    entry = provider_catalog.catalog().get(model.source)
-    return bool(entry is not None and entry.quirks and entry.quirks.get("reserves_max_tokens"))
 
 
 def _read_json(path: Path) -> Any:
