@@ -140,7 +140,7 @@ class Runtime:
         self.inventory = Inventory(ListCache(_cache_path()))
         self.inventory.configure(config, self.parts.offers, self.parts.cache_keys)
         self.sources: dict[str, Source] = {}
-        self.ledger = Ledger(Book(self._rule, provider_catalog.reserves_output), self._header_windows)
+        self.ledger = Ledger(Book(self._rule, provider_catalog.reserves_output))
         self.dispatcher = Dispatcher(
             self.sources, lambda: self.inventory.catalog, lambda: self._settings, self.metrics, self.ledger, random
         )
@@ -194,14 +194,6 @@ class Runtime:
         """The free limits that are written down for a model."""
         return provider_catalog.rule_of(model, self.config.free_limits)
 
-    def _header_windows(self, source: str) -> Mapping[str, float] | None:
-        """The windows of a provider's rate-limit headers that do not name them; None when its headers are noise."""
-        settings = self.parts.providers.get(source)
-        quirks = settings.quirks if settings is not None else {}
-        if quirks.get("rate_headers") == "noise":
-            return None
-        return {unit: SECONDS[period] for unit, period in quirks.get("rate_headers", {}).items()}
-
     async def _adopt(self, parts: Parts) -> None:
         assert self._session is not None
         before, self.parts = self.parts, parts
@@ -217,6 +209,7 @@ class Runtime:
             await self._replace_local(None)
         self.sources.clear()
         self.sources.update(after)
+        self.ledger.windows = {name: _header_windows(settings) for name, settings in parts.providers.items()}
         await self.inventory.start({name: source for name, source in after.items() if name != "local"})
 
     async def _replace_local(self, new: LocalSource | None) -> None:
@@ -261,6 +254,12 @@ def build_app(config: Config, *, path: Path | None = None, local: bool = True) -
 
 
 RUNTIME = web.AppKey("runtime", Runtime)
+
+
+def _header_windows(settings: provider_catalog.Settings) -> Mapping[str, float] | None:
+    """The windows of a provider's rate-limit headers that do not name them; None when its headers are noise."""
+    named = settings.quirks.get("rate_headers", {})
+    return None if named == "noise" else {unit: SECONDS[period] for unit, period in named.items()}
 
 
 def _cache_path() -> Path:

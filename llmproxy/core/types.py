@@ -106,10 +106,15 @@ class Call:
     raw_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def output_tokens(self) -> int:
+        """The most output that is asked for; 0 when nothing is said of it."""
+        output = self.body.get("max_completion_tokens") or self.body.get("max_tokens") or 0
+        return output if isinstance(output, int) else 0
+
+    @property
     def size_tokens(self) -> int:
         """What a window must hold: the prompt (estimated) and the output that is asked for."""
-        output = self.body.get("max_completion_tokens") or self.body.get("max_tokens") or 0
-        return self.prompt_tokens + (output if isinstance(output, int) else 0)
+        return self.prompt_tokens + self.output_tokens
 
 
 class Reading(NamedTuple):

@@ -46,11 +46,11 @@ def read_headers(
     headers: Mapping[str, str], *, now: float, windows: Mapping[str, float] | None = None
 ) -> tuple[Reading, ...]:
     """The readings of a reply's headers (any case); `windows` is unit → seconds where the names do not tell."""
+    named = [(name, text) for raw, text in headers.items() if "ratelimit" in (name := raw.lower()) or "-call-" in name]
+    if not named:
+        return ()
     found: dict[tuple[Unit, float | None], dict[str, float]] = {}
-    for raw_name, text in headers.items():
-        name = raw_name.lower()
-        if "ratelimit" not in name and not name.startswith(("x-trial", "x-endpoint")):
-            continue
+    for name, text in named:
         if name in _OTHERS:
             what, unit, seconds = _OTHERS[name]
             if (value := number(text)) is not None:
@@ -70,12 +70,11 @@ def read_headers(
         for (unit, seconds), values in found.items()
         if values.get("limit", 0.0) < _NO_LIMIT and ("limit" in values or "remaining" in values)
     ]
-    return (*readings, *_ietf(headers))
+    return (*readings, *_ietf(dict(named)))
 
 
-def _ietf(headers: Mapping[str, str]) -> tuple[Reading, ...]:
+def _ietf(values: Mapping[str, str]) -> tuple[Reading, ...]:
     """`RateLimit` and `RateLimit-Policy` of https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers."""
-    values = {name.lower(): text for name, text in headers.items() if name.lower().startswith("ratelimit")}
     policy, state = _POLICY.search(values.get("ratelimit-policy", "")), _STATE.search(values.get("ratelimit", ""))
     if policy is None:
         return ()

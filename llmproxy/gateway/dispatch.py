@@ -142,12 +142,16 @@ class Dispatcher:
             budget_s = waits.deadline_s if exchange.committed else (deadline - now) * share
             if waits.hedge_s is not None and not exchange.committed and not exchange.raw:
                 outcome = await self._hedged(kept, queue, exchange, waits, deadline, budget_s)
+                if isinstance(outcome, Answer):
+                    return outcome
+                failed = outcome
             else:
                 attempt = Try(exchange, kept, self._mode(kept.candidate, exchange, now))
-                outcome = await self._tried(attempt, exchange, waits, budget_s)
-            if isinstance(outcome, Answer):
-                return outcome
-            for attempt, error in outcome:
+                try:
+                    return await self._attempt(attempt, exchange, waits, budget_s)
+                except AttemptError as failure:
+                    failed = [(attempt, failure)]
+            for attempt, error in failed:
                 if attempt.mode == "append" and self._refused_to_continue(error, exchange.call):
                     # It takes no partial answer: remembered, and asked once more, from the beginning.
                     self.health.learn_lack(attempt.candidate, "prefill", error.message, loop.time())
@@ -164,12 +168,6 @@ class Dispatcher:
         if loop.time() >= deadline - _NEARLY_S:
             raise DeadlineExceeded(f"no answer within {waits.deadline_s:g} s") from last
         raise of_failures(draw.plan(), queue.failures) from last
-
-    async def _tried(self, attempt: Try, exchange: Exchange, waits: Waits, budget_s: float) -> Answer | list[Failed]:
-        try:
-            return await self._attempt(attempt, exchange, waits, budget_s)
-        except AttemptError as error:
-            return [(attempt, error)]
 
     async def _hedged(
         self, kept: Kept, queue: Queue, exchange: Exchange, waits: Waits, deadline: float, budget_s: float
@@ -221,11 +219,11 @@ class Dispatcher:
         self.health.asked(candidate, attempt.started_s)
         try:
             lease = self.ledger.lease(candidate, exchange.call)
-            attempt.listen = partial(self.ledger.heard, lease)
             source = self.sources.get(candidate.model.source)
             if source is None:
                 raise ConnectFailed(f"the source {candidate.model.source} was removed from the configuration")
             if exchange.streams:
+                attempt.listen = partial(self.ledger.heard, lease)
                 usage = await streamed(source, attempt, waits, budget_s)
             else:
                 reply, usage = await whole(source, candidate, exchange.call, waits, budget_s)

@@ -16,22 +16,20 @@ _COSTS_NOTHING = frozenset({"rate_limit", "too_large", "context_length", "invali
 
 
 class Ledger:
-    """`windows` gives the windows of a source's rate-limit headers that do not name them; None when they are noise."""
+    """`windows` are those of a source's rate-limit headers that do not name them; None when its headers are noise.
 
-    def __init__(
-        self,
-        book: Book,
-        windows: Callable[[str], Mapping[str, float] | None] = lambda source: {},
-        clock: Callable[[], float] = time.time,
-    ) -> None:
+    Headers of a source that is not in it, such as a local one, are not looked at.
+    """
+
+    def __init__(self, book: Book, clock: Callable[[], float] = time.time) -> None:
         self.book = book
         self.now = clock
-        self._windows = windows
+        self.windows: dict[str, Mapping[str, float] | None] = {}
 
     def lease(self, candidate: Candidate, call: Call) -> Lease:
         """Room for `call`; raises `NoRoom` when another request has taken it since the plan was made."""
         now = self.now()
-        cost = self.book.cost(call, candidate)
+        cost = self.book.cost(call, candidate, now)
         lease = self.book.reserve(candidate, cost, now)
         if lease is None:
             blocked = self.book.blocked(candidate, cost, now)
@@ -60,8 +58,8 @@ class Ledger:
 
     def heard(self, lease: Lease, headers: Mapping[str, str]) -> None:
         """The headers of an answer came."""
-        windows = self._windows(lease.candidate.model.source)
-        if windows is None or lease.candidate.model.local:
+        windows = self.windows.get(lease.candidate.model.source)
+        if windows is None:
             return
         now = self.now()
         for reading in read_headers(headers, now=now, windows=windows):

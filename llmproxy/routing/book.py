@@ -81,21 +81,26 @@ class Known:
 
 
 @dataclass(slots=True)
-class Account:
-    """One candidate's limits: meters (its own and shared ones), ceilings of a single request, and learned ratios."""
-
-    scopes: tuple[str, ...]
-    known: list[Known] = field(default_factory=list)
-    ceilings: list[tuple[Limit, Rung]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class Ratios:
     """What a model's real usage teaches: characters in a token of a prompt, tokens of an answer."""
 
     characters_per_token: float = CHARACTERS_PER_TOKEN
     completion_tokens: float = _FIRST_GUESS_TOKENS
     seen: int = 0
+
+
+@dataclass(slots=True)
+class Account:
+    """One candidate's limits: meters (its own and shared ones), ceilings of a single request, and learned ratios.
+
+    `reserves` where the provider debits the output that is asked for ahead.
+    """
+
+    scopes: tuple[str, ...]
+    ratios: Ratios
+    reserves: bool
+    known: list[Known] = field(default_factory=list)
+    ceilings: list[tuple[Limit, Rung]] = field(default_factory=list)
 
 
 class Lease:
@@ -137,19 +142,22 @@ class Book:
 
     # -- before a request -----------------------------------------------------------------------------------------
 
-    def cost(self, call: Call, candidate: Candidate) -> Cost:
+    def cost(self, call: Call, candidate: Candidate, now: float) -> Cost:
         """What `call` will probably use up on this candidate, with the output that the provider debits ahead."""
-        model = candidate.model
-        ratios = self._ratios.get(model.name)
-        per_token = ratios.characters_per_token if ratios else CHARACTERS_PER_TOKEN
-        prompt = call.prompt_tokens * CHARACTERS_PER_TOKEN / per_token
+        account = self._account(candidate, now)
+        prompt = call.prompt_tokens * CHARACTERS_PER_TOKEN / account.ratios.characters_per_token
         if call.endpoint == "embeddings":
             return Cost(prompt)
-        asked = call.size_tokens - call.prompt_tokens
-        if self._reserves(model):
+        asked = call.output_tokens
+        if account.reserves:
             return Cost(prompt, asked or _UNSET_MAX_TOKENS)
-        likely = ratios.completion_tokens if ratios else _FIRST_GUESS_TOKENS
+        likely = account.ratios.completion_tokens
         return Cost(prompt, min(asked, likely) if asked else likely)
+
+    def limits(self, candidate: Candidate, now: float) -> bool:
+        """Whether any limit of the candidate is known."""
+        account = self._account(candidate, now)
+        return bool(account.known or account.ceilings)
 
     def blocked(self, candidate: Candidate, cost: Cost, now: float) -> Blocked | None:
         """The limit that leaves no room for `cost` for the longest time; None when there is room."""
@@ -176,6 +184,8 @@ class Book:
 
     def reserve(self, candidate: Candidate, cost: Cost, now: float) -> Lease | None:
         """Take room for `cost`; None when there is none."""
+        if not self.limits(candidate, now):
+            return Lease(candidate, cost, now)
         self._end_expired(now)
         if self.blocked(candidate, cost, now) is not None:
             return None
@@ -199,11 +209,14 @@ class Book:
         """The request was answered and used this."""
         if lease.over:
             return
+        if not usage.estimated:
+            self._learn_ratios(lease, usage, now)
+        if not lease.holds:
+            lease.over = True
+            return
         prompt, completion = float(usage.prompt_tokens), float(usage.completion_tokens)
         if usage.estimated:
             prompt = max(prompt, lease.cost.prompt_tokens)
-        else:
-            self._learn_ratios(lease, usage)
         self._end(lease, lease.cost._replace(prompt_tokens=prompt, completion_tokens=completion), now)
 
     def release(self, lease: Lease, now: float, *, sent: bool = False, completion_tokens: float = 0.0) -> None:
@@ -228,8 +241,8 @@ class Book:
             if not lease.over:
                 self._end(lease, lease.cost, now)
 
-    def _learn_ratios(self, lease: Lease, usage: Usage) -> None:
-        ratios = self._ratios.setdefault(lease.candidate.model.name, Ratios())
+    def _learn_ratios(self, lease: Lease, usage: Usage, now: float) -> None:
+        ratios = self._account(lease.candidate, now).ratios
         weight = max(_LEARN, 1.0 / (ratios.seen + 1)) if ratios.seen else 1.0
         if usage.prompt_tokens > 0 and lease.cost.prompt_tokens > 0:
             characters = lease.cost.prompt_tokens * ratios.characters_per_token
@@ -348,7 +361,8 @@ class Book:
         scopes: tuple[str, ...] = (own,)
         if rule is not None and rule.shared:
             scopes = (f"{rule.owner or candidate.model.source}#key{candidate.credential}/{rule.pool}", own)
-        account = Account(scopes)
+        ratios = self._ratios.setdefault(candidate.model.name, Ratios())
+        account = Account(scopes, ratios, self._reserves(candidate.model))
         if rule is not None:
             here = self._known.setdefault(scopes[0], {})
             for limit in rule.limits:
@@ -391,7 +405,7 @@ class Book:
             for known in changed.values()
         }
         if changed:
-            values["ratios"] = {name: astuple(ratios) for name, ratios in self._ratios.items()}
+            values["ratios"] = {name: astuple(ratios) for name, ratios in self._ratios.items() if ratios.seen}
             values["ceilings"] = {
                 key: [[limit.unit, limit.amount, rung] for limit, rung in found.values()]
                 for key, found in self._ceilings.items()

@@ -20,7 +20,7 @@ from llmproxy.routing.rotation import Rotation
 _RANK_REASON = ("", "capabilities unknown", "not known to be capable")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Moment:
     """What a plan is made of besides the call: what is known now.
 
@@ -43,16 +43,22 @@ class Draw:
     that was dropped is told.
     """
 
+    __slots__ = ("_entries", "_most", "_selections", "_whole", "dropped", "kept")
+
     def __init__(self, catalog: Catalog, call: Call, moment: Moment, *, most: int = 12, whole: bool = False) -> None:
         self._selections = [catalog.select(name) for name in (call.model, *call.fallbacks)]
-        self._call = call
-        self._moment = moment
         self._most = most
         self._whole = whole
-        self.asked = ", ".join(selection.asked for selection in self._selections)
         self.kept: list[Kept] = []
-        self.dropped: list[Dropped] = []
-        self._entries = self._drawn()
+        # The walk knows nothing of the draw: a cycle of the two would keep every call until the next collection.
+        walk = _Walk(call, moment, whole)
+        self.dropped = walk.dropped
+        self._entries = walk.over(self._selections)
+
+    @property
+    def asked(self) -> str:
+        """The names that the call gave."""
+        return ", ".join(selection.asked for selection in self._selections)
 
     @property
     def alone(self) -> bool:
@@ -77,11 +83,23 @@ class Draw:
         first = self._selections[0]
         return Plan(self.asked, first.reason, tuple(self.kept), tuple(self.dropped), first.hint)
 
-    def _drawn(self) -> Iterator[Kept]:
+
+class _Walk:
+    """One way through the candidates of a call."""
+
+    __slots__ = ("_call", "_moment", "_whole", "dropped")
+
+    def __init__(self, call: Call, moment: Moment, whole: bool) -> None:
+        self._call = call
+        self._moment = moment
+        self._whole = whole
+        self.dropped: list[Dropped] = []
+
+    def over(self, selections: Sequence[Selection]) -> Iterator[Kept]:
         """Those in good health, in order; then those that are better asked last."""
         later: list[Kept] = []
         seen: set[str] = set()
-        for selection in self._selections:
+        for selection in selections:
             for candidate, rotation in self._ordered(selection):
                 if candidate.key in seen:
                     continue
@@ -171,7 +189,9 @@ def plan(
 
 def _no_room(candidate: Candidate, call: Call, book: Book, wall: float) -> tuple[Dropped, bool] | None:
     """The candidate dropped, when a free limit leaves no room for the call; and whether for none at all."""
-    blocked = book.blocked(candidate, book.cost(call, candidate), wall)
+    if not book.limits(candidate, wall):
+        return None
+    blocked = book.blocked(candidate, book.cost(call, candidate, wall), wall)
     if blocked is None:
         return None
     if blocked.wait_s == math.inf:

@@ -61,7 +61,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     assert after == [before[0], pytest.approx(before[1], abs=1), before[2]]
     assert book.told(ONE, time.time())[0]["from"] == "header"
     assert book.reserve(ONE, Cost(400, 200), time.time()) is None
-    assert book.cost(Call("c", "chat", "m", {}, prompt_tokens=90), ONE).completion_tokens == pytest.approx(20)
+    assert book.cost(Call("c", "chat", "m", {}, prompt_tokens=90), ONE, now).completion_tokens == pytest.approx(20)
     cooldown = health.cooldown(ONE, now)
     assert cooldown is not None
     assert cooldown.until_s == pytest.approx(now + 600, abs=1)

@@ -41,8 +41,8 @@ def world(
     """A source whose models have limits of their own, and the clock of the ledger."""
     clock = Clock()
     rules = {name: Rule((name,), of, False, "configuration") for name, of in limits.items()}
-    windows = {"requests": 60.0, "tokens": 60.0}
-    ledger = Ledger(Book(lambda model: rules.get(model.id)), lambda name: windows, clock)
+    ledger = Ledger(Book(lambda model: rules.get(model.id)), clock)
+    ledger.windows["s"] = {"requests": 60.0, "tokens": 60.0}
     return World(Source(scripts, **source), ledger=ledger), clock
 
 

@@ -120,18 +120,18 @@ def test_a_request_over_the_ceiling_never_fits() -> None:
 
 def test_output_is_reserved_as_the_provider_does() -> None:
     """`max_tokens` where the provider debits it ahead, else what its answers were like so far."""
-    assert book(TPM, reserves=True).cost(call(max_tokens=900), ONE) == Cost(100, 900)
-    assert book(TPM, reserves=True).cost(call(), ONE).completion_tokens == 4096
+    assert book(TPM, reserves=True).cost(call(max_tokens=900), ONE, NOW) == Cost(100, 900)
+    assert book(TPM, reserves=True).cost(call(), ONE, NOW).completion_tokens == 4096
     made = book()
-    assert made.cost(call(max_tokens=900), ONE).completion_tokens == 400
-    assert made.cost(call(max_tokens=90), ONE).completion_tokens == 90
+    assert made.cost(call(max_tokens=900), ONE, NOW).completion_tokens == 400
+    assert made.cost(call(max_tokens=90), ONE, NOW).completion_tokens == 90
     for _ in range(30):
-        made.settle(taken(made, made.cost(call(), ONE)), Usage(50, 80), NOW)
-    learned = made.cost(call(), ONE)
+        made.settle(taken(made, made.cost(call(), ONE, NOW)), Usage(50, 80), NOW)
+    learned = made.cost(call(), ONE, NOW)
     assert learned.completion_tokens == pytest.approx(80, rel=0.01)
     assert learned.prompt_tokens == pytest.approx(50, rel=0.01)
     made.settle(taken(made, learned), Usage(0, 9999, estimated=True), NOW)
-    assert made.cost(call(), ONE) == learned
+    assert made.cost(call(), ONE, NOW) == learned
 
 
 @pytest.mark.parametrize(
