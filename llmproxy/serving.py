@@ -44,7 +44,7 @@ async def _serve(config: Config, *, path: Path | None, local: bool) -> None:
     # What was imported stays for ever: keep the collector from walking it again and again under load.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 50, 50)
+    gc.set_threshold(20_000, 10, 10)
     try:
         try:
             await web.TCPSite(runner, server.host, server.port, backlog=1024).start()

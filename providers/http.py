@@ -120,6 +120,11 @@ class Request:
 def mapped(error: Exception, *, before_headers: bool = False) -> AttemptError:
     """An error of aiohttp or of a socket, as one of ours."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        # The reader keeps its error, and the frames of the error keep the reader.
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
     match error:
         case ConnectionTimeoutError() | aiohttp.ClientConnectorError() | aiohttp.ClientHttpProxyError():
             return ConnectFailed(text)

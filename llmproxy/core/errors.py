@@ -171,6 +171,11 @@ class AttemptError(LlmproxyError):
     outcome: str = "error"
     http_status: int | None = None
 
+    def forget_frames(self) -> None:
+        """It was dealt with. A kept error holds the frames that it came through, and they hold it: a cycle that is
+        freed only at some later collection, with the response and its buffers."""
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+
 
 class ConnectFailed(AttemptError):
     outcome = "connect_error"

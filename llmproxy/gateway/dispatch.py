@@ -124,7 +124,7 @@ class Dispatcher:
             outcome = "broken_off" if exchange.committed else error.code
             if exchange.opened:
                 await exchange.tell(error)
-            raise
+            raise error.with_traceback(None)
         finally:
             exchange.close()
             self._metrics.call(call.endpoint, outcome)
@@ -152,6 +152,7 @@ class Dispatcher:
                 except AttemptError as failure:
                     failed = [(attempt, failure)]
             for attempt, error in failed:
+                error.forget_frames()
                 if attempt.mode == "append" and self._refused_to_continue(error, exchange.call):
                     # It takes no partial answer: remembered, and asked once more, from the beginning.
                     self.health.learn_lack(attempt.candidate, "prefill", error.message, loop.time())

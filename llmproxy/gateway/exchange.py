@@ -112,6 +112,7 @@ class Exchange:
             self._timer.cancel()
         if self._sign is not None:
             self._sign.cancel()
+            self._sign = None  # it keeps its frame, and that the exchange
 
     async def _finish(self, data: bytes) -> None:
         async with self._door:
