@@ -124,7 +124,7 @@ class Dispatcher:
             outcome = "broken_off" if exchange.committed else error.code
             if exchange.opened:
                 await exchange.tell(error)
-            raise error.with_traceback(None)
+            raise error.with_traceback(None)  # noqa: B904  the same error, without the frames that hold it
         finally:
             exchange.close()
             self._metrics.call(call.endpoint, outcome)

@@ -37,7 +37,9 @@ class Patience:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()
-        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        task = self._task
+        del self._task  # its error keeps the frames that keep this
+        if self._expired and task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             message = f"nothing came for {self._limit_s:g} s ({self._phase.replace('_', ' ')})"
             raise TimedOut(message, outcome=f"{self._phase}_timeout") from error
 

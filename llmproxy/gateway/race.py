@@ -38,7 +38,12 @@ class Race(Generic[T]):
     ) -> None:
         for task in self._running:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        for ended in await asyncio.gather(*self._running, return_exceptions=True):
+            if isinstance(ended, AttemptError):
+                ended.forget_frames()
+        for attempt in (*self._running.values(), *self.beaten, *(attempt for attempt, _ in self.failed)):
+            attempt.claim = None  # it holds the race, as the race holds it
+        self._running.clear()
 
     def enter(self, attempt: Try) -> None:
         """Let a candidate begin."""
@@ -73,5 +78,6 @@ class Race(Generic[T]):
                     return task.result()
                 if not isinstance(error, AttemptError):
                     raise error
+                error.forget_frames()
                 self.failed.append((attempt, error))
         return None
