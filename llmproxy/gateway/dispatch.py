@@ -93,10 +93,9 @@ class Dispatcher:
 
     def plan(self, call: Call, *, whole: bool = False) -> Plan:
         """The plan for `call` at this moment; `whole` also tells everything that was dropped."""
-        return self._draw(call, whole=whole).plan()
+        return self._draw(call, self._settings(), whole=whole).plan()
 
-    def _draw(self, call: Call, *, whole: bool = False) -> Draw:
-        settings = self._settings()
+    def _draw(self, call: Call, settings: Settings, *, whole: bool = False) -> Draw:
         most = settings.max_attempts if settings.fallbacks else 1
         now = asyncio.get_running_loop().time()
         random = None if whole else self._random
@@ -109,7 +108,7 @@ class Dispatcher:
         Raises one `LlmproxyError` for all failures. A client that has begun to read was told of it in the stream.
         """
         settings = self._settings()
-        draw = self._draw(call)
+        draw = self._draw(call, settings)
         if not draw.has(1):
             raise nobody(self.plan(call, whole=True))
         exchange, outcome = Exchange(call, client, settings.waits.life_sign_s), "client_closed_request"

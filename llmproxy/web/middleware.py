@@ -1,4 +1,4 @@
-"""Around every handler, outermost first: id, log line and error envelope; then the door (draining, keys)."""
+"""Around every handler: id, log line and error envelope, and inside them the door (draining, keys)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import hmac
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
+from llmproxy.core.env import Secret
 from llmproxy.core.errors import (
     InvalidApiKey,
     InvalidRequest,
@@ -41,7 +42,7 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
     status = 499
     services.metrics.in_flight += 1
     try:
-        response = await _enveloped(request, handler)
+        response = await _enveloped(request, handler, services)
         status = response.status
         if not response.prepared:
             response.headers["x-request-id"] = current.id
@@ -53,22 +54,20 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
         _tell(services, request, current, status, time.perf_counter() - started_s)
 
 
-@web.middleware
-async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let in who may come in: nobody new while draining, nobody without a key where keys are set."""
-    path = request.path
-    if path in _OPEN_PATHS:
-        return await handler(request)
-    services = request.app[SERVICES]
+def _let_in(request: web.Request, services: Services) -> None:
+    """The door: nobody new while draining, nobody without a key where keys are set."""
+    if request.path in _OPEN_PATHS:
+        return
+    server = services.config().server
     if services.draining:
-        raise ShuttingDown("the server is shutting down", retry_after_s=services.config().server.grace)
-    if services.config().server.api_keys:
-        _check_key(request, services)
-    return await handler(request)
+        raise ShuttingDown("the server is shutting down", retry_after_s=server.grace)
+    if server.api_keys:
+        _check_key(request, server.api_keys)
 
 
-async def _enveloped(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _enveloped(request: web.Request, handler: Handler, services: Services) -> web.StreamResponse:
     try:
+        _let_in(request, services)
         return await handler(request)
     except LlmproxyError as error:
         request[TRACE].attempts = tuple(error.attempts)
@@ -98,12 +97,12 @@ async def _enveloped(request: web.Request, handler: Handler) -> web.StreamRespon
         )
 
 
-def _check_key(request: web.Request, services: Services) -> None:
+def _check_key(request: web.Request, api_keys: Sequence[Secret]) -> None:
     given = request.headers.get("Authorization", "")
     given = given[7:] if given[:7].lower() == "bearer " else given
     given = given or request.headers.get("x-api-key", "") or request.headers.get("x-goog-api-key", "")
     known = False
-    for secret in services.config().server.api_keys:
+    for secret in api_keys:
         # Every key is compared, in constant time, so that neither the answer's time nor its order tells anything.
         known |= hmac.compare_digest(given.strip().encode(), secret.reveal().encode())
     if not known or not given:

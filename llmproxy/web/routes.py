@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from llmproxy.web import inference, models, system
-from llmproxy.web.middleware import door, trace
+from llmproxy.web.middleware import trace
 from llmproxy.web.passthrough import passthrough
 from llmproxy.web.state import SERVICES, Services
 
@@ -28,7 +28,7 @@ ROUTES = [
 def build_web(services: Services) -> web.Application:
     """The aiohttp application over ready-made services."""
     limit_bytes = int(services.config().server.body_limit_mb * 1024 * 1024)
-    app = web.Application(middlewares=[trace, door], client_max_size=limit_bytes)
+    app = web.Application(middlewares=[trace], client_max_size=limit_bytes)
     app[SERVICES] = services
     app.add_routes(ROUTES)
     for path in {route.path for route in ROUTES if "{" not in route.path}:
