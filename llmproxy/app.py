@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import random
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
@@ -42,6 +43,9 @@ from providers import catalog as provider_catalog
 from providers.http import new_session
 from providers.listing import filtered
 from providers.openai_compatible import OpenAiCompatible
+
+if TYPE_CHECKING:
+    from llmproxy.gateway.shared import Shared
 
 _log = logging.getLogger(__name__)
 
@@ -89,8 +93,8 @@ def read_parts(config: Config, *, local: bool = True) -> Parts:
         )
     if config.local.engine != "process":
         raise ConfigError(f"local.engine: {config.local.engine!r} is not available in this version; use 'process'")
-    if config.state.url not in ("sqlite", "memory"):
-        raise ConfigError("state.url: a state over Redis is not available in this version; use 'sqlite' or 'memory'")
+    if config.state.shared and importlib.util.find_spec("redis") is None:
+        raise ConfigError("state.url: Redis needs the redis extra: pip install 'llmproxy[redis]'")
     if local and config.local.models and not _can_run_models():
         parts.missing["local"] = "install the local extra: pip install 'llmproxy[local]'"
         local = False
@@ -130,11 +134,12 @@ def read_settings(config: Config) -> Settings:
 class Runtime:
     """The parts that live as long as the server, and the configuration that can be replaced under them."""
 
-    def __init__(self, config: Config, *, path: Path | None = None, local: bool = True) -> None:
+    def __init__(self, config: Config, *, path: Path | None = None, local: bool = True, workers: int = 1) -> None:
         self.config = config
         self._settings = read_settings(config)
         self.path = path
         self._with_local = local
+        self._workers = workers
         self.parts = read_parts(config, local=local)
         self.metrics = Metrics()
         self.inventory = Inventory(ListCache(_cache_path()))
@@ -154,17 +159,16 @@ class Runtime:
             missing=lambda: self.parts.missing,
         )
         self._background = Background()
-        self._keeper: Keeper | None = None
+        self._keeper: Keeper | Shared | None = None
         self._session: aiohttp.ClientSession | None = None
         self._local: LocalSource | None = None
 
     async def start(self) -> None:
         """Open the session, begin to load local models and to fetch lists; waits for neither."""
         self._session = new_session(self.config.server.connect_timeout)
-        if self.config.state.url == "sqlite":
-            folder = (self.path or configuration.default_path()).parent
-            self._keeper = Keeper(SqliteState(folder / "state.sqlite3"), self.ledger.book, self.dispatcher.health)
-            self._keeper.start()
+        self._keeper = self._new_keeper()
+        if self._keeper is not None:
+            await self._keeper.start()
         await self._adopt(self.parts)
         if self.path is not None:
             self._background.start(self._watch(self.path), "config watcher")
@@ -189,6 +193,18 @@ class Runtime:
         self.config, self._settings = config, read_settings(config)
         await self._adopt(parts)
         self.ledger.book.reconfigure(self._rule)
+
+    def _new_keeper(self) -> Keeper | Shared | None:
+        """Who keeps what is counted: a file beside the configuration, a Redis of several processes, or nobody."""
+        state, health = self.config.state, self.dispatcher.health
+        if state.shared:
+            from llmproxy.gateway.shared import Shared
+
+            return Shared(state.address(), self.ledger, health, replicas=self._workers)
+        if state.url == "memory":
+            return None
+        folder = (self.path or configuration.default_path()).parent
+        return Keeper(SqliteState(folder / "state.sqlite3"), self.ledger.book, health)
 
     def _rule(self, model: Model) -> Rule | None:
         """The free limits that are written down for a model."""
@@ -238,9 +254,9 @@ class Runtime:
                 _log.error("the configuration was not changed: %s", error.message)
 
 
-def build_app(config: Config, *, path: Path | None = None, local: bool = True) -> web.Application:
-    """The application for `config`; `path` is watched for changes. Raises `ConfigError`."""
-    runtime = Runtime(config, path=path, local=local)
+def build_app(config: Config, *, path: Path | None = None, local: bool = True, workers: int = 1) -> web.Application:
+    """The application for `config`, one of so many `workers`; `path` is watched for changes. Raises `ConfigError`."""
+    runtime = Runtime(config, path=path, local=local, workers=workers)
     app = build_web(runtime.services)
     app[RUNTIME] = runtime
 

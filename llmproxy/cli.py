@@ -70,16 +70,31 @@ def read_config(path: Path | None) -> tuple[Config, Path | None]:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False))
 @click.option("--no-local", is_flag=True, help="Do not run local models.")
-def serve(config_path: Path | None, host: str | None, port: int | None, log_level: str | None, no_local: bool) -> None:
+@click.option(
+    "--state", "state_url", metavar="URL", help="Where counts are kept: sqlite, memory, redis://HOST:PORT/DB."
+)
+@click.option("--workers", type=click.IntRange(1), default=1, help="So many processes; more than one needs a Redis.")
+def serve(
+    config_path: Path | None,
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    no_local: bool,
+    state_url: str | None,
+    workers: int,
+) -> None:
     """Serve until stopped."""
-    from llmproxy import logs, serving
+    from llmproxy import logs
+    from llmproxy import workers as processes
 
     config, path = read_config(config_path)
     given = {"host": host, "port": port, "log_level": log_level.upper() if log_level else None}
     server = config.server.model_copy(update={key: value for key, value in given.items() if value is not None})
     logs.set_up(server.log_level)
     try:
-        serving.run(config.with_server(server), path=path, local=not no_local)
+        config = config.with_server(server)
+        config = config if state_url is None else config.with_state(state_url)
+        processes.run(config, path=path, local=not no_local, workers=workers)
     except LlmproxyError as error:
         raise Failing(error) from error
 

@@ -21,19 +21,22 @@ from llmproxy.core.errors import ConfigError
 from llmproxy.web.state import SERVICES, Services
 
 
-def run(config: Config, *, path: Path | None, local: bool) -> None:
-    """Serve until SIGTERM or SIGINT. Raises `ConfigError` when the address needs keys or cannot be bound."""
+def run(config: Config, *, path: Path | None, local: bool, workers: int = 1, first: bool = True) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `ConfigError` when the address needs keys or cannot be bound.
+
+    One of several `workers` shares the port with the others; the `first` one says where they listen.
+    """
     check_access(config)
     try:
         import uvloop
     except ImportError:
-        asyncio.run(_serve(config, path=path, local=local))
+        asyncio.run(_serve(config, path, local, workers, first))
     else:
-        uvloop.run(_serve(config, path=path, local=local))
+        uvloop.run(_serve(config, path, local, workers, first))
 
 
-async def _serve(config: Config, *, path: Path | None, local: bool) -> None:
-    app = build_app(config, path=path, local=local)
+async def _serve(config: Config, path: Path | None, local: bool, workers: int, first: bool) -> None:
+    app = build_app(config, path=path, local=local, workers=workers)
     services, server = app[SERVICES], config.server
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     stop = asyncio.Event()
@@ -47,11 +50,14 @@ async def _serve(config: Config, *, path: Path | None, local: bool) -> None:
     gc.set_threshold(20_000, 10, 10)
     try:
         try:
-            await web.TCPSite(runner, server.host, server.port, backlog=1024).start()
+            shared = True if workers > 1 else None
+            await web.TCPSite(runner, server.host, server.port, backlog=1024, reuse_port=shared).start()
         except OSError as error:
             raise ConfigError(f"server.port: cannot listen on {server.host}:{server.port}: {error.strerror}") from error
         host, port = runner.addresses[0][:2]
-        announce(app[RUNTIME], f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        if first:
+            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            announce(app[RUNTIME], f"{url} with {workers} workers" if workers > 1 else url)
         await stop.wait()
         await _drain(services, server.grace)
     finally:

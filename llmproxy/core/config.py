@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from llmproxy.core.env import Secret
+from llmproxy.core.env import MissingVariable, Secret, expand
 from llmproxy.core.errors import ConfigError
 from llmproxy.core.names import POOL_WORDS
 from llmproxy.core.types import CAPABILITIES, Tier, Unit
@@ -56,7 +56,7 @@ def _capability(value: Any) -> Any:
 
 
 def _state_url(value: str) -> str:
-    if value not in ("sqlite", "memory") and not value.startswith(("redis://", "rediss://")):
+    if value not in ("sqlite", "memory") and not value.startswith(("redis://", "rediss://", "unix://", "${")):
         raise ValueError("must be sqlite, memory, or the redis:// URL of a server")
     return value
 
@@ -257,6 +257,18 @@ class State(Section):
 
     url: Annotated[Url, AfterValidator(_state_url)] = "sqlite"
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes count in the same place."""
+        return self.url not in ("sqlite", "memory")
+
+    def address(self) -> str:
+        """The URL with its variables; raises `ConfigError` for one that is not set."""
+        try:
+            return expand(self.url)
+        except MissingVariable as error:
+            raise ConfigError(f"state.url: {error}") from error
+
 
 class Scrape(Section):
     schedule: str | None = "17 4 * * *"
@@ -298,6 +310,15 @@ class Config(Section):
     def with_server(self, server: Server) -> Config:
         """This configuration with another `server` part, as command-line flags make it."""
         changed = self.model_copy(update={"server": server})
+        changed._warnings = self._warnings
+        return changed
+
+    def with_state(self, url: str) -> Config:
+        """This configuration with its state elsewhere; raises `ConfigError`."""
+        try:
+            changed = self.model_copy(update={"state": State(url=url)})
+        except ValidationError as error:
+            raise ConfigError(f"--state: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
         changed._warnings = self._warnings
         return changed
 

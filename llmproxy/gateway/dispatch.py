@@ -218,7 +218,10 @@ class Dispatcher:
         candidate, reply, lease = attempt.candidate, None, None
         self.health.asked(candidate, attempt.started_s)
         try:
-            lease = self.ledger.lease(candidate, exchange.call)
+            if self.ledger.replicas is None:
+                lease = self.ledger.lease(candidate, exchange.call)
+            else:
+                lease = await self.ledger.shared_lease(candidate, exchange.call)
             source = self.sources.get(candidate.model.source)
             if source is None:
                 raise ConnectFailed(f"the source {candidate.model.source} was removed from the configuration")

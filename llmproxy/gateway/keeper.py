@@ -29,7 +29,7 @@ class Keeper:
         self._written = 0  # how much news of the health there was when it was written
         self._background = Background()
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Take over what the last process knew, and begin to write."""
         known, clean = self._state.load()
         now = time.time()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +27,8 @@ _UNSET_MAX_TOKENS = 4096
 _LEARN = 0.2
 # Requests of the second before a crash that may not have been written down.
 _LOST = 1.0
+# Replicas look so often at what the others have used.
+LOOK_S = 0.25
 # After so many refusals in spite of room, a window is taken to be of the strictest kind.
 _MISFITS = 2
 
@@ -74,10 +76,47 @@ class Known:
     declared: float | None = None
     held: float = 0.0  # what leases in flight have taken of it
     misfits: int = 0  # how often it was refused where the meter saw room
+    elsewhere: Elsewhere | None = None  # what other replicas use of it
 
     @property
     def limit(self) -> Limit:
         return self.meter.limit
+
+    def room(self, now: float) -> float:
+        """What may be taken now; of what replicas share, as far as this one knows."""
+        room = self.meter.room(now)
+        return room if self.elsewhere is None else self.elsewhere.part_of(room, now)
+
+    def wait_s(self, amount: float, now: float) -> float:
+        """Seconds until there may be room for `amount`; inf when never."""
+        wait_s = self.meter.wait_s(amount, now)
+        if self.elsewhere is not None and wait_s < math.inf and self.room(now) < amount:
+            return max(wait_s, self.elsewhere.until - now, LOOK_S)
+        return wait_s
+
+
+class Elsewhere:
+    """What other replicas have `used` of a meter, which is known until the time `until`.
+
+    While the replicas cannot hear each other (`part`) each has a `share` of what was left when it was cut off, and its
+    own use since is counted.
+    """
+
+    __slots__ = ("part", "share", "until", "used")
+
+    def __init__(self) -> None:
+        self.used = 0.0
+        self.until = 0.0
+        self.share = 1.0
+        self.part: Meter | None = None
+
+    def part_of(self, room: float, now: float) -> float:
+        """The room of this replica, where by its own counting there is `room`."""
+        others = self.used if now < self.until else 0.0
+        if self.part is None:
+            return room - others
+        mine = self.part.limit.amount - self.part.room(now)
+        return self.share * (room + mine - others) - mine
 
 
 @dataclass(slots=True)
@@ -104,7 +143,7 @@ class Account:
 
 
 class Lease:
-    """Room that one request has; `holds` are (known, hold, unit)."""
+    """Room that one request has; `holds` are (known, hold, amount): what was reserved, and when it is over, used."""
 
     __slots__ = ("candidate", "cost", "expires", "holds", "over")
 
@@ -131,6 +170,9 @@ class Book:
         self._leases: list[tuple[float, int, Lease]] = []
         self._changed: dict[str, Known] = {}
         self._count = itertools.count()
+        # Where replicas share the counts, whoever does it is told of new meters, and of what providers say is left.
+        self.on_meter: Callable[[Known], None] = lambda known: None
+        self.on_observed: Callable[[Known, float, float | None], None] = lambda known, room, reset_s: None
 
     def reconfigure(
         self, rule: Callable[[Model], Rule | None], reserves: Callable[[Model], bool] | None = None
@@ -168,8 +210,8 @@ class Book:
                 return Blocked(limit, rung, math.inf)
         for known in account.known:
             amount = cost.of(known.limit.unit)
-            if amount and known.meter.room(now) < amount:
-                wait_s = known.meter.wait_s(amount, now)
+            if amount and known.room(now) < amount:
+                wait_s = known.wait_s(amount, now)
                 if wait_s > 0 and (worst is None or wait_s > worst.wait_s):
                     worst = Blocked(known.limit, known.rung, wait_s)
         return worst
@@ -179,7 +221,7 @@ class Book:
         share = 1.0
         for known in self._account(candidate, now).known:
             if known.limit.amount > 0:
-                share = min(share, known.meter.room(now) / known.limit.amount)
+                share = min(share, known.room(now) / known.limit.amount)
         return max(0.0, share)
 
     def reserve(self, candidate: Candidate, cost: Cost, now: float) -> Lease | None:
@@ -199,6 +241,8 @@ class Book:
             known.held += amount
             self._changed[known.key] = known
             lease.holds.append((known, known.meter.take(amount, now), amount))
+            if known.elsewhere is not None and known.elsewhere.part is not None:
+                known.elsewhere.part.take(amount, now)
         if lease.holds:
             heapq.heappush(self._leases, (lease.expires, next(self._count), lease))
         return lease
@@ -227,12 +271,14 @@ class Book:
 
     def _end(self, lease: Lease, used: Cost, now: float) -> None:
         lease.over = True
-        for known, hold, amount in lease.holds:
+        holds, lease.holds = lease.holds, []
+        for known, hold, amount in holds:
             known.held = max(0.0, known.held - amount)
             really = 0.0 if known.limit.kind == "concurrent" else used.of(known.limit.unit)
             if really != amount:
                 known.meter.change(hold, really - amount, now)
                 self._changed[known.key] = known
+            lease.holds.append((known, hold, really))
 
     def _end_expired(self, now: float) -> None:
         """Leases that nobody ended: their requests count as answered, their places are free."""
@@ -281,6 +327,7 @@ class Book:
             room = reading.remaining - others
             if room < known.meter.room(now) or others <= 0.0:
                 known.meter.observe(room, reading.reset_s, now)
+                self.on_observed(known, room, reading.reset_s)
 
     @staticmethod
     def _check_fit(known: Known, reading: Reading, now: float) -> None:
@@ -331,7 +378,7 @@ class Book:
         account = self._account(candidate, now)
         lines: list[dict[str, Any]] = []
         for known in account.known:
-            room = known.meter.room(now)
+            room = known.room(now)
             line: dict[str, Any] = {
                 "limit": str(known.limit),
                 "amount": known.limit.amount,
@@ -340,7 +387,7 @@ class Book:
                 "origin": known.origin,
             }
             if room < 1:
-                line["more_in_s"] = round(known.meter.wait_s(min(1.0, known.limit.amount), now), 1)
+                line["more_in_s"] = round(known.wait_s(min(1.0, known.limit.amount), now), 1)
             if known.declared is not None and known.declared != known.limit.amount:
                 line["declared"] = known.declared
             lines.append(line)
@@ -387,7 +434,56 @@ class Book:
     def _know(self, scope: str, limit: Limit, rung: Rung, origin: str, now: float) -> Known:
         known = Known(meter(limit), f"{scope} | {limit.name}", rung, origin, now)
         self._known.setdefault(scope, {})[limit.name] = known
+        self.on_meter(known)
         return known
+
+    # -- between replicas -----------------------------------------------------------------------------------------
+
+    def meters(self) -> Iterator[Known]:
+        """All meters."""
+        for known in self._known.values():
+            yield from known.values()
+
+    def meters_of(self, candidate: Candidate, now: float) -> list[Known]:
+        """The meters that bind a candidate."""
+        return self._account(candidate, now).known
+
+    def meter_of(self, key: str) -> Known | None:
+        """The meter that is stored under `key`."""
+        scope, _, name = key.rpartition(" | ")
+        return self._known.get(scope, {}).get(name)
+
+    def knowledge(self) -> dict[str, dict[str, Any]]:
+        """What was learned of limits, as JSON by key; no counts."""
+        learned: dict[str, dict[str, Any]] = {
+            known.key: _told(known) for known in self.meters() if known.rung != "declared"
+        }
+        learned |= {
+            f"{key} | {name}": {"ceiling": [limit.unit, limit.amount, rung], "at": 0.0}
+            for key, found in self._ceilings.items()
+            for name, (limit, rung) in found.items()
+        }
+        return learned
+
+    def adopt(self, key: str, value: Mapping[str, Any]) -> None:
+        """Take over what another replica's `knowledge` says, where it is newer and to be trusted as much."""
+        scope, _, name = key.rpartition(" | ")
+        self._accounts.clear()
+        if "ceiling" in value:
+            unit, amount, rung = value["ceiling"]
+            self._ceilings.setdefault(scope, {})[name] = (Limit(unit, amount, "request"), rung)
+            return
+        known, limit, at = self.meter_of(key), Limit(**value["limit"]), value["at"]
+        if known is None:
+            self._know(scope, limit, value["rung"], value["origin"], at)
+        elif at > known.at and _TRUST[value["rung"]] >= _TRUST[known.rung]:
+            if limit.kind == known.limit.kind:
+                with_amount(known.meter, limit.amount)
+            else:
+                used = known.limit.amount - known.meter.room(at)
+                known.meter = meter(limit)
+                known.meter.take(max(0.0, used), at)
+            known.rung, known.at = value["rung"], at
 
     # -- over a restart -------------------------------------------------------------------------------------------
 
@@ -395,14 +491,7 @@ class Book:
         """What has changed since this was asked the last time, as JSON by key."""
         changed, self._changed = self._changed, {}
         values: dict[str, dict[str, Any]] = {
-            known.key: {
-                "limit": asdict(known.limit),
-                "rung": known.rung,
-                "origin": known.origin,
-                "at": known.at,
-                "state": known.meter.state(),
-            }
-            for known in changed.values()
+            known.key: {**_told(known), "state": known.meter.state()} for known in changed.values()
         }
         if changed:
             values["ratios"] = {name: astuple(ratios) for name, ratios in self._ratios.items() if ratios.seen}
@@ -433,3 +522,7 @@ class Book:
             if not clean and known.limit.kind != "concurrent":
                 known.meter.take(min(_LOST, known.limit.amount) if known.limit.unit == "requests" else 0.0, now)
         self._accounts.clear()
+
+
+def _told(known: Known) -> dict[str, Any]:
+    return {"limit": asdict(known.limit), "rung": known.rung, "origin": known.origin, "at": known.at}

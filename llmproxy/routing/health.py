@@ -260,20 +260,31 @@ class Health:
             },
         }
 
+    def stated(self, offset_s: float, wall: float) -> dict[str, Any]:
+        """What replicas tell each other, as `dump` does: what providers stated, and no guesses of one's own."""
+        known = self.dump(offset_s, wall)
+        del known["records"]
+        known["cooldowns"] = [entry for entry in known["cooldowns"] if entry[1]]
+        return known
+
     def restore(self, known: Mapping[str, Any], offset_s: float, wall: float) -> None:
         """Take over what `dump` gave, maybe long ago. `offset_s` added to Unix time is the caller's clock."""
-        for scope, binding, until, provenance, reason in known["cooldowns"]:
+        self.merge(known, offset_s, wall)
+        for key, (failures, success, first_token_s) in known["records"].items():
+            self._records[key] = _Record(failures, success, first_token_s)
+
+    def merge(self, known: Mapping[str, Any], offset_s: float, wall: float) -> None:
+        """Add what another replica has `stated`."""
+        for scope, _, until, provenance, reason in known["cooldowns"]:
             if wall < until <= wall + _DAY_S:
-                self._cooldowns[scope, binding] = Cooldown(until + offset_s, provenance, reason)
+                self._cool(scope, Cooldown(until + offset_s, provenance, reason))
         for name, feature, until, why in known["lacks"]:
             if until > wall:
                 self._lacks[name, feature] = (until + offset_s, why)
         for name, until, size, how in known["sizes"]:
             if until > wall:
                 self._refused_sizes[name] = (until + offset_s, size, how)
-        self.gained = frozenset((name, capability) for name, capability in known["gained"])
-        for key, (failures, success, first_token_s) in known["records"].items():
-            self._records[key] = _Record(failures, success, first_token_s)
+        self.gained |= {(name, capability) for name, capability in known["gained"]}
 
     def _record(self, candidate: Candidate) -> _Record:
         """The record of a candidate; the oldest ones make room, since clients may ask for any name."""

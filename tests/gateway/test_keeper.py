@@ -45,7 +45,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     """Counts, learned limits and ratios, cooldowns, what models cannot do and what they have shown."""
     path, now = tmp_path / "state.sqlite3", asyncio.get_running_loop().time()
     keeper, book, health = known(path)
-    keeper.start()
+    await keeper.start()
     use(book, 3)
     book.learn(ONE, Reading("requests", 3600.0, limit=20), "header", time.time())
     book.learn(ONE, Reading("tokens", None, limit=500, kind="request"), "error body", time.time())
@@ -74,7 +74,7 @@ async def test_after_a_crash_it_errs_on_the_safe_side(tmp_path: Path) -> None:
     """What was written is there, and one request more is taken for what may be missing."""
     path = tmp_path / "state.sqlite3"
     keeper, book, _ = known(path)
-    keeper.start()
+    await keeper.start()
     use(book, 3)
     await asyncio.sleep(0.8)
     again, restored, _ = known(path)  # the first one was never closed
@@ -89,7 +89,7 @@ async def test_a_file_that_is_none_is_put_aside(tmp_path: Path, caplog: pytest.L
     path = tmp_path / "state.sqlite3"
     path.write_bytes(b"this is not a database, whatever its name says" * 40)
     keeper, book, _ = known(path)
-    keeper.start()
+    await keeper.start()
     use(book, 1)
     await keeper.aclose()
     assert (tmp_path / "state.sqlite3.broken").read_bytes().startswith(b"this is not")
@@ -103,7 +103,7 @@ async def test_a_disk_that_is_full_is_told_and_tried_again(
     """Counting goes on in memory; what could not be written is written when that is possible again."""
     path = tmp_path / "state.sqlite3"
     keeper, book, _ = known(path)
-    keeper.start()
+    await keeper.start()
     use(book, 2)
 
     def full(*_: object) -> None:

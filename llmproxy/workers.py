@@ -1,0 +1,101 @@
+"""`llmproxy serve --workers N`: several processes that listen on one port and share their counts in a Redis."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import socket
+import time
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+from llmproxy import logs, serving
+from llmproxy.access import check_access
+from llmproxy.core.config import Config
+from llmproxy.core.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+_REDIS = "docker run -d -p 6379:6379 redis   (or: apt install redis-server)"
+# A worker that ends sooner than this has something wrong with it that a new one would have too.
+_SOON_S = 5.0
+
+
+def run(config: Config, *, path: Path | None, local: bool, workers: int) -> None:
+    """Serve with so many processes until SIGTERM or SIGINT; one that dies is replaced. Raises `ConfigError`."""
+    if workers == 1:
+        serving.run(config, path=path, local=local)
+        return
+    if not config.state.shared:
+        raise ConfigError(
+            f"--workers {workers}: workers count their free limits together, in a Redis. Start one:\n  {_REDIS}\n"
+            "and add --state redis://127.0.0.1:6379/0 (or state.url to the configuration)"
+        )
+    check_access(config)
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+        for worker in running.values():
+            worker.terminate()
+
+    context = multiprocessing.get_context("spawn")
+
+    def begin(number: int) -> SpawnProcess:
+        started[number] = time.monotonic()
+        worker = context.Process(target=_work, args=(config, path, local, workers, number), name=f"worker {number}")
+        worker.start()
+        return worker
+
+    running: dict[int, SpawnProcess] = {}
+    started: dict[int, float] = {}
+    with _reserved(config) as port:
+        config = config.with_server(config.server.model_copy(update={"port": port}))
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, stop)
+        running |= {number: begin(number) for number in range(workers)}
+        while running:
+            wait([worker.sentinel for worker in running.values()], timeout=1.0)
+            for number, worker in list(running.items()):
+                if worker.is_alive():
+                    continue
+                del running[number]
+                if stopping:
+                    continue
+                if time.monotonic() - started[number] < _SOON_S:
+                    stop()
+                    raise ConfigError(f"worker {number} ended at once (exit code {worker.exitcode}); see above")
+                _log.error("worker %d ended with exit code %s and is replaced", number, worker.exitcode)
+                running[number] = begin(number)
+
+
+class _reserved:
+    """The port that all workers share, kept from others while they come and go."""
+
+    def __init__(self, config: Config) -> None:
+        self._host, self._port = config.server.host, config.server.port
+        self._socket = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET)
+
+    def __enter__(self) -> int:
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            self._socket.bind((self._host, self._port))
+        except OSError as error:
+            self._socket.close()
+            raise ConfigError(f"server.port: cannot listen on {self._host}:{self._port}: {error.strerror}") from error
+        return int(self._socket.getsockname()[1])
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._socket.close()
+
+
+def _work(config: Config, path: Path | None, local: bool, workers: int, number: int) -> None:
+    logs.set_up(config.server.log_level)
+    try:
+        serving.run(config, path=path, local=local, workers=workers, first=number == 0)
+    except ConfigError as error:
+        _log.error("%s", error.message)
+        raise SystemExit(2) from None
