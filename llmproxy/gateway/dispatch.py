@@ -230,7 +230,6 @@ class Dispatcher:
                 usage = await streamed(source, attempt, waits, budget_s)
             else:
                 reply, usage = await whole(source, candidate, exchange.call, waits, budget_s)
-                self.ledger.heard(lease, reply.headers)
         except asyncio.CancelledError:
             if lease is not None:
                 self.ledger.cancelled(lease, attempt.relay.heard)
@@ -253,9 +252,11 @@ class Dispatcher:
             self._record(exchange, made, candidate)
             raise
         self.ledger.settle(lease, usage)
+        if reply is not None:
+            self.ledger.heard(lease, reply.headers)
         now, reason = loop.time(), attempt.reason
         first_s = now - attempt.started_s if attempt.first_s is None else attempt.first_s
-        self.health.succeeded(candidate, first_s, exchange.call)
+        self.health.succeeded(candidate, first_s, exchange.call, attempt.started_s)
         self._metrics.tokens(candidate.model, usage)
         self._record(exchange, Attempt(candidate.model.name, "ok", now - attempt.started_s, 200), candidate)
         return Answer(candidate, reason, tuple(exchange.attempts), usage, reply)

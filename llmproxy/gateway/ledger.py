@@ -116,10 +116,15 @@ class Ledger:
             self.replicas.ended(lease)
 
     def heard(self, lease: Lease, headers: Mapping[str, str]) -> None:
-        """The headers of an answer came."""
+        """The headers of an answer came: of a whole one after it was settled, of a stream before.
+
+        A request is in the count that a provider tells when it begins to answer; its tokens may be or not.
+        """
+        now = self.now()
+        self.book.arrived(lease, now)
         windows = self.windows.get(lease.candidate.model.source)
         if windows is None:
             return
-        now = self.now()
         for reading in read_headers(headers, now=now, windows=windows):
-            self.book.learn(lease.candidate, reading, "header", now, own=lease.cost.of(reading.unit))
+            own = lease.cost.requests if reading.unit == "requests" and not lease.over else 0.0
+            self.book.learn(lease.candidate, reading, "header", now, own=own, lease=lease)

@@ -6,15 +6,17 @@
 --   kind "b": used, at → what was used of a bucket at that time; `rate` units a second come back
 --   kind "c": the id of a request → the Unix time until which it is believed to be in flight
 -- ARGV[1] is the epoch that the caller knows, ARGV[2] a JSON list of items
--- {key, op, kind, field, amount, cap, rate, fresh}. The operations:
---   take    add `amount` to `field` if all items that are taken fit under their `cap`
+-- {key, op, kind, field, amount, cap, rate, fresh, group}. The operations:
+--   take    add `amount` to `field` if all items of the same `group`, which stand together, fit under their `cap`
 --   change  add `amount`, which may be negative, to what was taken before; when that is over, to `fresh`
---   raise   at least `cap` is used, whoever used it; then add `amount`
+--   raise   at least `cap` is used, whoever used it
+--   rejoin  after a loss of data: this replica has used `amount`, and knows that the others have used `cap`
 --   scale   no more than `cap` is used
 --   renew   the request of `field` is still in flight
 --   look    change nothing
--- Returns JSON: the time, the epoch (""  when it is another one: then nothing was done), the first item that is full
--- (0 when none, -1 when a window was over before it was taken), and of each item what is used and when some comes back.
+-- Returns JSON: the time, the epoch (another one than given: then nothing was done), of each group that was to be taken
+-- which of its items is full (0 when it was taken, -1 when a window was over before), and of each item what is used and
+-- when some of it comes back.
 
 local SLACK = 1e-6
 local FOREVER = 4e9
@@ -85,26 +87,17 @@ local function add(item, key, n, amount)
   keep(item, key, tonumber(field))
 end
 
-local full = 0
-for n, item in ipairs(items) do
-  used[n], back[n] = read(item, KEYS[n + 2])
-  if item.op == 'take' and full == 0 then
-    if item.kind == 'w' and tonumber(item.field) <= now then
-      full = -1
-    elseif item.amount > 0 and used[n] + item.amount > item.cap + SLACK then
-      full = n
-    end
-  end
-end
-
-for n, item in ipairs(items) do
-  local key = KEYS[n + 2]
-  if item.op == 'take' then
-    if full == 0 and item.amount > 0 then add(item, key, n, item.amount) end
-  elseif item.op == 'change' then
+local function change(item, key, n)
+  used[n], back[n] = read(item, key)
+  if item.op == 'change' then
     add(item, key, n, item.amount)
   elseif item.op == 'raise' then
-    local more = math.max(0, item.cap - used[n]) + item.amount
+    if item.cap > used[n] then add(item, key, n, item.cap - used[n]) end
+  elseif item.op == 'rejoin' then
+    -- The first one tells the use of the others, too; each of them then adds only what the first did not know of.
+    local lump = tonumber(redis.call('GET', key .. ':lump'))
+    local more = lump == nil and item.amount + item.cap - used[n] or item.amount - lump
+    redis.call('SET', key .. ':lump', tostring(lump == nil and item.cap or math.max(0, lump - item.amount)), 'EX', 60)
     if more > 0 then add(item, key, n, more) end
   elseif item.op == 'scale' and used[n] > item.cap then
     local share = math.max(0, item.cap) / used[n]
@@ -122,6 +115,36 @@ for n, item in ipairs(items) do
   elseif item.op == 'renew' and redis.call('HEXISTS', key, item.field) == 1 then
     redis.call('HSET', key, item.field, item.fresh)
     keep(item, key, tonumber(item.fresh))
+  end
+end
+
+-- Whoever takes is served in order: an earlier lease leaves less for a later one.
+local full = {}
+local n = 1
+while n <= #items do
+  local item = items[n]
+  if item.op == 'take' then
+    local last, group = n, item.group
+    while items[last + 1] and items[last + 1].group == group do last = last + 1 end
+    local why = 0
+    for m = n, last do
+      used[m], back[m] = read(items[m], KEYS[m + 2])
+      if why == 0 then
+        if items[m].kind == 'w' and tonumber(items[m].field) <= now then
+          why = -1
+        elseif items[m].amount > 0 and used[m] + items[m].amount > items[m].cap + SLACK then
+          why = m - n + 1
+        end
+      end
+    end
+    for m = n, last do
+      if why == 0 and items[m].amount > 0 then add(items[m], KEYS[m + 2], m, items[m].amount) end
+    end
+    full[#full + 1] = why
+    n = last + 1
+  else
+    change(item, KEYS[n + 2], n)
+    n = n + 1
   end
 end
 

@@ -10,6 +10,7 @@ tells its use when Redis is back. Data that Redis has lost are raised again to w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import secrets
@@ -41,6 +42,7 @@ _EPOCH, _REPLICAS, _NEWS, _KNOWN, _METERS = (
     _PREFIX + name for name in ("epoch", "replicas", "news", "known", "meters")
 )
 
+_HEALTH = "health of "
 _TIMEOUT_S = 0.5
 _AGAIN_S = 0.5
 # A replica that was not heard of for so long is no more; requests of one that has died count so long as in flight.
@@ -49,6 +51,8 @@ _IN_FLIGHT_S = 15.0
 # Meters are looked at this often whoever uses them, and more often those that this replica used within a minute.
 _ALL_S = 1.0
 _WATCHED_S = 60.0
+# How much others took between two looks is forgotten so fast.
+_CALMS = 0.5
 _MOST_UNSENT = 10_000
 _ITEMS = 200
 
@@ -82,12 +86,15 @@ class Shared:
         self._epoch = ""
         self._joining = asyncio.Lock()
         self._taken: dict[Lease, list[_Taken]] = {}
+        self._asking: list[tuple[list[_Taken], asyncio.Future[int]]] = []
         self._unsent: list[dict[str, Any]] = []
         self._wake = asyncio.Event()
         self._watched: dict[str, float] = {}
         self._seen: dict[str, tuple[float, float]] = {}  # key → what all have used, and when some comes back
         self._written: dict[str, Any] = {}
         self._news = -1
+        self._joined = 0.0
+        self._closing = False
         self._background = Background()
         ledger.share(self)
         self._book.on_meter = self._adopt_meter
@@ -108,6 +115,7 @@ class Shared:
 
     async def aclose(self) -> None:
         """Tell the rest, and leave."""
+        self._closing = True  # a cancellation alone can be lost in a connection that times out at that moment
         await self._background.aclose()
         if not self.away:
             try:
@@ -141,17 +149,17 @@ class Shared:
                 _Taken(known, self._field(known, now), cost.of(known.limit.unit))
                 for known in self._book.meters_of(candidate, now)
             ]
-            items = [self._item("take", *one, now) for one in wanted]
-            said = await self._run(items)
-            if said["full"] < 0:
-                continue  # the window was over; the clock is known better now
-            lease = None
-            if said["full"] == 0:
+            asked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self._asking.append((wanted, asked))
+            self._wake.set()
+            full = await asked
+            if full == 0:
                 lease = self._book.force(candidate, cost, self.now())
                 self._taken[lease] = wanted
-            self._note(items, said)
-            self._watched |= dict.fromkeys((item["key"] for item in items), now)
-            return lease
+                return lease
+            if full > 0:
+                return None
+            # The window was over; the clock is known better now.
 
     def _give_back(self, taking: asyncio.Task[Lease | None]) -> None:
         lease = None if taking.cancelled() or taking.exception() is not None else taking.result()
@@ -161,8 +169,14 @@ class Shared:
 
     def alone(self, lease: Lease) -> None:
         """A lease that was taken while nobody could be asked: its place is told when Redis is back."""
-        places = [known for known, _, _ in lease.holds if cell_kind(known.limit) == "c"]
-        self._taken[lease] = [_Taken(known, self._field(known, self.now()), 1.0) for known in places]
+        now = self.now()
+        taken = [_Taken(known, self._field(known, now), amount) for known, _, amount in lease.holds]
+        if self.away:
+            # The rest is in the use of the replica's part; of what has ended by then nothing goes back.
+            taken = [one for one in taken if cell_kind(one.known.limit) == "c"]
+        for one in () if self.away else taken:
+            self._tell(self._item("change", *one, now))
+        self._taken[lease] = taken
 
     def ended(self, lease: Lease) -> None:
         """The lease is over: what was not used goes back, what was used beyond it is added."""
@@ -201,7 +215,7 @@ class Shared:
         return _text(now + _IN_FLIGHT_S if cell_kind(known.limit) == "c" else comes_back(known.limit, now))
 
     def _item(
-        self, op: str, known: Known, field: str, amount: float, now: float, cap: float | None = None
+        self, op: str, known: Known, field: str, amount: float, now: float, *, cap: float | None = None, group: int = 0
     ) -> dict[str, Any]:
         limit = known.limit
         return {
@@ -213,6 +227,7 @@ class Shared:
             "cap": limit.amount if cap is None else max(0.0, cap),
             "rate": refill(limit),
             "fresh": self._back(known, now),
+            "group": group,
         }
 
     def _tell(self, item: dict[str, Any]) -> None:
@@ -255,7 +270,9 @@ class Shared:
             return
         now = self.now()
         mine = known.limit.amount - known.meter.room(now)
-        elsewhere.used = max(0.0, used - mine)
+        others = max(0.0, used - mine)
+        elsewhere.growth = max(elsewhere.growth * _CALMS, others - elsewhere.used)
+        elsewhere.used = others
         elsewhere.until = max(back if back < NEVER else math.inf, now + 4 * _ALL_S)
 
     # -- coming and going -----------------------------------------------------------------------------------------
@@ -284,12 +301,15 @@ class Shared:
                 await self._begin_epoch()
 
     async def _begin_epoch(self) -> None:
-        """Agree on the epoch, and raise every meter to what is known here, with what was used on one's own."""
+        """Agree on the epoch, and tell what was used on one's own; where data were lost, all that is known here."""
+        before = self._epoch
         try:
             await self._redis.set(_EPOCH, secrets.token_hex(8), nx=True)
             self._epoch = str(await self._redis.get(_EPOCH) or "")
         except (RedisError, OSError) as error:
             raise Away from error
+        # From here on room is asked for again, but nothing is sent before this was told (see `_flush`).
+        self.away = False
         now = self.now()
         items: list[dict[str, Any]] = []
         for known in self._book.meters():
@@ -298,11 +318,15 @@ class Shared:
                 continue
             part = elsewhere.part
             mine = part.limit.amount - part.room(now) if part is not None else 0.0
-            used = (
-                known.limit.amount - known.meter.room(now) - mine + (elsewhere.used if now < elsewhere.until else 0.0)
-            )
-            if used > 0 or mine > 0:
-                items.append(self._item("raise", known, self._back(known, now), mine, now, cap=used))
+            field = self._back(known, now)
+            if self._epoch == before:
+                if mine > 0:
+                    items.append(self._item("change", known, field, mine, now))
+                continue
+            own = known.limit.amount - known.meter.room(now)
+            others = elsewhere.used if now < elsewhere.until else 0.0
+            if own > 0 or others > 0:
+                items.append(self._item("rejoin", known, field, own, now, cap=others))
         for taken in self._taken.values():
             items += [self._item("change", *one, now) for one in taken if cell_kind(one.known.limit) == "c"]
         for begin in range(0, len(items), _ITEMS):
@@ -317,10 +341,7 @@ class Shared:
         self._offset_s = seconds + micros / 1e6 - time.time()
         async with self._joining:
             await self._begin_epoch()
-        for known in self._book.meters():
-            if known.elsewhere is not None:
-                known.elsewhere.part = None
-        self.away = False
+        self._joined = self.now()
         await self._count_replicas()
         await self._look(await self._all_keys())
 
@@ -329,7 +350,7 @@ class Shared:
     async def _look_around(self) -> None:
         """Who is there, what they have used and learned; while Redis is away, whether it is back."""
         next_all_s = 0.0
-        while True:
+        while not self._closing:
             await asyncio.sleep(_AGAIN_S if self.away else LOOK_S)
             try:
                 if self.away:
@@ -371,12 +392,18 @@ class Shared:
             pipe.zremrangebyscore(_REPLICAS, "-inf", now - _ALIVE_S)
             pipe.zcard(_REPLICAS)
             *_, count = await pipe.execute()
-        self.replicas = max(1, int(count))
+        if count >= self.replicas or now > self._joined + _ALIVE_S:
+            # Until the others are back, too, and have told what they used, each keeps to its share.
+            self.replicas = max(1, int(count))
+            for known in self._book.meters():
+                if known.elsewhere is not None:
+                    known.elsewhere.part = None
 
     async def _share_knowledge(self) -> None:
         """What was learned of limits and refusals, to the others and from them."""
         offset_s = self.now() - asyncio.get_running_loop().time()
-        learned: dict[str, Any] = {**self._book.knowledge(), "health": self._health.stated(offset_s, self.now())}
+        refusals = _HEALTH + self._id
+        learned: dict[str, Any] = {**self._book.knowledge(), refusals: self._health.stated(offset_s, self.now())}
         fresh = {key: value for key, value in learned.items() if self._written.get(key) != value}
         if fresh:
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -388,37 +415,62 @@ class Shared:
         if news == self._news:
             return
         for key, raw in (await self._redis.hgetall(_KNOWN)).items():
-            value = orjson.loads(raw)
-            if value == self._written.get(str(key)):
+            key, value = str(key), orjson.loads(raw)
+            if value == self._written.get(key):
                 continue
-            if key == "health":
-                self._health.merge(value, -offset_s, self.now())
-            else:
-                self._book.adopt(str(key), value)
+            if not key.startswith(_HEALTH):
+                self._book.adopt(key, value)
+                continue
+            self._health.merge(value, -offset_s, self.now())
+            if await self._redis.zscore(_REPLICAS, key.removeprefix(_HEALTH)) is None:
+                await self._redis.hdel(_KNOWN, key)  # that replica is no more; this one tells it on
         self._news = news
 
     async def _send(self) -> None:
-        """Tell what leases have used, soon after they ended."""
-        while True:
+        """One call after the other: whoever wants room, and what has changed, together."""
+        while not self._closing:
             await self._wake.wait()
             self._wake.clear()
-            if not self.away:
-                try:
-                    await self._flush()
-                except Away:
-                    continue
-            else:
+            if self.away:
+                self._refuse(self._asking, Away())
                 await asyncio.sleep(LOOK_S)
                 self._wake.set()
+                continue
+            with contextlib.suppress(Away):
+                await self._flush()
 
     async def _flush(self) -> None:
-        while self._unsent:
-            items, self._unsent = self._unsent[:_ITEMS], self._unsent[_ITEMS:]
+        while self._asking or self._unsent:
+            async with self._joining:
+                pass
+            changes, self._unsent = self._unsent[:_ITEMS], self._unsent[_ITEMS:]
+            asking, self._asking = self._asking[:_ITEMS], self._asking[_ITEMS:]
+            now, items = self.now(), changes[:]
+            for number, (wanted, _) in enumerate(asking):
+                items += [self._item("take", *one, now, group=number) for one in wanted]
+                self._watched |= dict.fromkeys((one.known.key for one in wanted), now)
             try:
-                self._note(items, await self._run(items))
-            except Away:
-                self._unsent = items + self._unsent
+                said = await self._run(items)
+            except Away as away:
+                self._unsent = changes + self._unsent
+                self._refuse(asking, away)
                 raise
+            except BaseException:
+                self._refuse(asking, Away())
+                raise
+            for (_, asked), full in zip(asking, said["full"], strict=True):
+                if not asked.done():
+                    asked.set_result(full)
+            # Those that were served take note first, so that their own use is not taken for that of others.
+            await asyncio.sleep(0)
+            self._note(items, said)
+
+    @staticmethod
+    def _refuse(asking: list[tuple[list[_Taken], asyncio.Future[int]]], away: Away) -> None:
+        for _, asked in asking:
+            if not asked.done():
+                asked.set_exception(away)
+        asking.clear()
 
 
 def _text(moment: float) -> str:

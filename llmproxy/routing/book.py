@@ -25,6 +25,12 @@ _LEASE_S = 900.0
 _FIRST_GUESS_TOKENS = 400.0
 _UNSET_MAX_TOKENS = 4096
 _LEARN = 0.2
+# Held amounts are sums of floats: this much is nothing.
+_NOTHING = 1e-6
+# Providers say what is left in whole units.
+_WHOLE = 1.0
+# Of what cannot be debited ahead this much must be left.
+_LEAST = 1e-3
 # Requests of the second before a crash that may not have been written down.
 _LOST = 1.0
 # Replicas look so often at what the others have used.
@@ -49,6 +55,10 @@ class Cost(NamedTuple):
         if unit == "tokens":
             return self.prompt_tokens + self.completion_tokens
         return float(getattr(self, unit, 0.0))
+
+    def needs(self, unit: Unit) -> float:
+        """The least room that there must be; of what cannot be known ahead a little, so that a used-up limit blocks."""
+        return _LEAST if unit in ("neurons", "credits", "usd") else self.of(unit)
 
 
 class Blocked(NamedTuple):
@@ -75,6 +85,7 @@ class Known:
     at: float
     declared: float | None = None
     held: float = 0.0  # what leases in flight have taken of it
+    taken: int = 0  # leases so far
     misfits: int = 0  # how often it was refused where the meter saw room
     elsewhere: Elsewhere | None = None  # what other replicas use of it
 
@@ -98,14 +109,16 @@ class Known:
 class Elsewhere:
     """What other replicas have `used` of a meter, which is known until the time `until`.
 
+    `growth` is how much they used between two times that this was heard.
     While the replicas cannot hear each other (`part`) each has a `share` of what was left when it was cut off, and its
     own use since is counted.
     """
 
-    __slots__ = ("part", "share", "until", "used")
+    __slots__ = ("growth", "part", "share", "until", "used")
 
     def __init__(self) -> None:
         self.used = 0.0
+        self.growth = 0.0
         self.until = 0.0
         self.share = 1.0
         self.part: Meter | None = None
@@ -116,7 +129,8 @@ class Elsewhere:
         if self.part is None:
             return room - others
         mine = self.part.limit.amount - self.part.room(now)
-        return self.share * (room + mine - others) - mine
+        # They may have taken as much again since they were last heard of as between two times before.
+        return self.share * (room + mine - others - self.growth) - mine
 
 
 @dataclass(slots=True)
@@ -145,13 +159,15 @@ class Account:
 class Lease:
     """Room that one request has; `holds` are (known, hold, amount): what was reserved, and when it is over, used."""
 
-    __slots__ = ("candidate", "cost", "expires", "holds", "over")
+    __slots__ = ("alone", "answered", "candidate", "cost", "expires", "holds", "over")
 
     def __init__(self, candidate: Candidate, cost: Cost, expires: float) -> None:
         self.candidate = candidate
         self.cost = cost
         self.expires = expires
         self.holds: list[tuple[Known, Hold, float]] = []
+        self.alone: dict[str, int] = {}  # meters of which nobody else had anything → how many leases they had had
+        self.answered = False
         self.over = False
 
 
@@ -209,7 +225,7 @@ class Book:
             if cost.of(limit.unit) > limit.amount:
                 return Blocked(limit, rung, math.inf)
         for known in account.known:
-            amount = cost.of(known.limit.unit)
+            amount = cost.needs(known.limit.unit)
             if amount and known.room(now) < amount:
                 wait_s = known.wait_s(amount, now)
                 if wait_s > 0 and (worst is None or wait_s > worst.wait_s):
@@ -238,6 +254,9 @@ class Book:
         lease = Lease(candidate, cost, now + _LEASE_S)
         for known in self._account(candidate, now).known:
             amount = cost.of(known.limit.unit)
+            known.taken += 1
+            if known.held <= _NOTHING:
+                lease.alone[known.key] = known.taken
             known.held += amount
             self._changed[known.key] = known
             lease.holds.append((known, known.meter.take(amount, now), amount))
@@ -248,6 +267,14 @@ class Book:
         return lease
 
     # -- after it -------------------------------------------------------------------------------------------------
+
+    def arrived(self, lease: Lease, now: float) -> None:
+        """The provider has begun to answer: it has counted the request by now, and not before it was sent."""
+        if not lease.over:
+            lease.answered = True
+            for known, hold, _ in lease.holds:
+                known.meter.arrived(hold, now)
+                self._changed[known.key] = known
 
     def settle(self, lease: Lease, usage: Usage, now: float) -> None:
         """The request was answered and used this."""
@@ -275,6 +302,9 @@ class Book:
         for known, hold, amount in holds:
             known.held = max(0.0, known.held - amount)
             really = 0.0 if known.limit.kind == "concurrent" else used.of(known.limit.unit)
+            if really and (known.limit.unit != "requests" or not lease.answered):
+                known.meter.arrived(hold, now)  # tokens may have been counted at the very end
+                self._changed[known.key] = known
             if really != amount:
                 known.meter.change(hold, really - amount, now)
                 self._changed[known.key] = known
@@ -300,8 +330,17 @@ class Book:
 
     # -- what replies teach ---------------------------------------------------------------------------------------
 
-    def learn(self, candidate: Candidate, reading: Reading, rung: Rung, now: float, *, own: float = 0.0) -> None:
-        """Take over what a provider says of a limit. `own` is what the request that was answered holds of it."""
+    def learn(
+        self,
+        candidate: Candidate,
+        reading: Reading,
+        rung: Rung,
+        now: float,
+        *,
+        own: float = 0.0,
+        lease: Lease | None = None,
+    ) -> None:
+        """Take over what a provider says of a limit. `own` is what `lease`, which was answered, holds of it."""
         if reading.kind == "request":
             if reading.limit is not None:
                 limit = Limit(reading.unit, reading.limit, "request")
@@ -321,11 +360,13 @@ class Book:
         elif reading.limit is not None and _TRUST[rung] > _TRUST[known.rung]:
             known.rung, known.at = rung, now
         if reading.remaining is not None:
-            # Others in flight may or may not be in the provider's count: room for them is kept, and more room than was
-            # thought is believed only when nobody else is on the way.
+            # Others in flight may or may not be in the provider's count. What fits either way changes nothing; less is
+            # believed with room kept for them, more only when nobody else was on the way all the time, since answers
+            # overtake each other.
             others = max(0.0, known.held - own)
-            room = reading.remaining - others
-            if room < known.meter.room(now) or others <= 0.0:
+            alone = others <= _NOTHING and (lease is None or lease.alone.get(known.key) == known.taken)
+            room, counted = reading.remaining - others, known.meter.room(now)
+            if counted - reading.remaining >= _WHOLE or (counted < room and alone):
                 known.meter.observe(room, reading.reset_s, now)
                 self.on_observed(known, room, reading.reset_s)
 
@@ -466,7 +507,7 @@ class Book:
         return learned
 
     def adopt(self, key: str, value: Mapping[str, Any]) -> None:
-        """Take over what another replica's `knowledge` says, where it is newer and to be trusted as much."""
+        """Take over what another replica's `knowledge` says, where it is to be trusted more, or as much and newer."""
         scope, _, name = key.rpartition(" | ")
         self._accounts.clear()
         if "ceiling" in value:
@@ -476,7 +517,7 @@ class Book:
         known, limit, at = self.meter_of(key), Limit(**value["limit"]), value["at"]
         if known is None:
             self._know(scope, limit, value["rung"], value["origin"], at)
-        elif at > known.at and _TRUST[value["rung"]] >= _TRUST[known.rung]:
+        elif (_TRUST[value["rung"]], at) > (_TRUST[known.rung], known.at):
             if limit.kind == known.limit.kind:
                 with_amount(known.meter, limit.amount)
             else:

@@ -56,7 +56,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
     await keeper.aclose()
 
     again, book, health = known(path)
-    again.start()
+    await again.start()
     after = [left(book, "requests per"), left(book, "tokens per"), health.dump(0.0, now)["records"]]
     assert after == [before[0], pytest.approx(before[1], abs=1), before[2]]
     assert book.told(ONE, time.time())[0]["from"] == "header"
@@ -78,7 +78,7 @@ async def test_after_a_crash_it_errs_on_the_safe_side(tmp_path: Path) -> None:
     use(book, 3)
     await asyncio.sleep(0.8)
     again, restored, _ = known(path)  # the first one was never closed
-    again.start()
+    await again.start()
     assert left(restored, "requests per") == 6
     await again.aclose()
     await keeper.aclose()
@@ -115,7 +115,7 @@ async def test_a_disk_that_is_full_is_told_and_tried_again(
     assert "is tried again" in caplog.text
     await keeper.aclose()
     again, restored, _ = known(path)
-    again.start()
+    await again.start()
     assert left(restored, "requests per") == 8
     await again.aclose()
 
