@@ -157,7 +157,10 @@ def _cohere(refusal: Refusal) -> News | None:
     if match is None:
         return None
     seconds, limit = _PERIODS[match[2]], float(match[1])
-    wait_s = until_next_month_s(refusal.now) if match[2] == "month" else seconds / limit
+    if match[2] == "minute":
+        # The minute rolls: when the first call may be made is known only to who knows when the others were.
+        return News("rate_limit", None, (Reading("requests", seconds, limit, 0.0),))
+    wait_s = until_next_month_s(refusal.now)
     return News("rate_limit", wait_s, (Reading("requests", seconds, limit, 0.0, wait_s),))
 
 
@@ -195,6 +198,13 @@ def _zai(refusal: Refusal) -> News | None:
     return _ZAI.get(refusal.code)
 
 
+def _nvidia(refusal: Refusal) -> News | None:
+    """It says nothing but that it is too much; its one limit is of a minute."""
+    if refusal.status != 429 or refusal.text != "Too Many Requests" or refusal.details.get("status") != 429:
+        return None
+    return News("rate_limit", _MINUTE_S, (Reading("requests", _MINUTE_S, None, 0.0),))
+
+
 def _overloaded(refusal: Refusal) -> News | None:
     """A 429 that says that the servers are busy is nobody's quota."""
     if refusal.status == 429 and re.search(
@@ -219,6 +229,6 @@ def _stated(refusal: Refusal) -> float | None:
 
 
 _FORMS: tuple[Callable[[Refusal], News | None], ...] = (
-    _groq, _google, _cerebras, _openrouter, _github, _cohere, _cloudflare, _hugging_face, _zai, _mistral, _overloaded,
-    _in_words,
+    _groq, _google, _cerebras, _openrouter, _github, _cohere, _cloudflare, _hugging_face, _zai, _mistral, _nvidia,
+    _overloaded, _in_words,
 )  # fmt: skip

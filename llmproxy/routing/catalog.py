@@ -45,6 +45,7 @@ class Selection:
     needs: frozenset[str] = frozenset()
     pool: bool = False
     hint: str = ""
+    in_pools: Mapping[str, frozenset[str]] = field(default_factory=dict)
     _gained: frozenset[tuple[str, str]] = frozenset()
     _groups: dict[frozenset[str], Groups] = field(default_factory=dict)
     _rotations: dict[frozenset[str], tuple[Rotation, ...]] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class Selection:
         found = self._rotations.get(needs)
         if found is None:
             wanted = needs | self.needs
-            found = self._rotations[needs] = tuple(Rotation(group, wanted) for group in groups)
+            found = self._rotations[needs] = tuple(Rotation(group, wanted, self.in_pools) for group in groups)
         return found
 
 
@@ -94,6 +95,10 @@ class Catalog:
                 self._by_name.setdefault(model.id, model)
         self._candidates = tuple(candidate for model in self.models for candidate in self.credentials_of(model))
         self._selections: dict[str, Selection] = {}
+        self._in_pools = {
+            one.key: frozenset(f"pool {name}" for name, pool in config.pools.items() if _fits(one.model, pool.where))
+            for one in (self._candidates if config.pools else ())
+        }
         _refuse_alias_loops(self.aliases)
 
     def credentials_of(self, model: Model) -> tuple[Candidate, ...]:
@@ -172,6 +177,7 @@ class Catalog:
                 frozenset(own.where.capabilities),
                 True,
                 f"pools.{pool.user_pool}.where is met by no model",
+                self._in_pools,
             )
         auto = pool.provider is None and pool.tier is None and not pool.capabilities and not pool.local
         chosen = tuple(
@@ -183,7 +189,8 @@ class Catalog:
             and (candidate.model.local or not pool.local)
             and (candidate.model.free or candidate.model.local or not (pool.free or auto))
         )
-        return Selection(asked, f"{asked}, best", chosen, "best", pool.capabilities, True, _what_fills(pool))
+        reason = f"{asked}, best"
+        return Selection(asked, reason, chosen, "best", pool.capabilities, True, _what_fills(pool), self._in_pools)
 
 
 def _placed(model: Model, offer: Offer) -> Model:

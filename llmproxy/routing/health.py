@@ -5,8 +5,9 @@ Cooldowns only put a candidate behind the healthy ones; those that the provider 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llmproxy.core.errors import (
@@ -21,7 +22,7 @@ from llmproxy.core.errors import (
 )
 from llmproxy.core.types import Call, Candidate
 
-Provenance = Literal["heuristic", "stated", "quota", "dead key", "retired", "probe"]
+Provenance = Literal["heuristic", "silence", "stated", "quota", "dead key", "retired", "probe"]
 
 TooLarge = Literal["context_length", "too_large"]
 
@@ -35,6 +36,12 @@ _RETIRED_S = _DAY_S
 _DEAD_KEY_S = 600.0
 _LEARNED_S = 3_600.0
 _HEURISTIC_LIMIT_S = 30.0
+# Who has answered nothing so many times in a row is silent; so is a source of which several candidates have not.
+_SILENT = 3
+_UNHEARD = frozenset({"headers_timeout", "first_token_timeout", "request_timeout"})
+# Who has been out for long is tried again after this share of that time, at most after so long.
+_PATIENCE = 0.25
+_PATIENCE_LIMIT_S = 1_800.0
 # A guess that is over is kept so long, so that one call alone finds out; that one has so long to do it.
 _HALF_OPEN_S = 60.0
 _PROBE_S = 15.0
@@ -49,11 +56,17 @@ class Cooldown:
     until_s: float
     provenance: Provenance
     reason: str
+    since_s: float = -math.inf
 
     @property
     def binding(self) -> bool:
         """Whether asking anyway would surely be refused: the provider itself said how long it will say no."""
         return self.provenance in ("stated", "quota")
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing at all was heard, several times, or one call is finding out whether that is still so."""
+        return self.provenance in ("silence", "probe")
 
 
 @dataclass(slots=True)
@@ -61,6 +74,16 @@ class _Record:
     failures: int = 0
     success: float = 1.0
     first_token_s: float | None = None
+    since_s: float = 0.0  # when the first of the failures in a row was
+
+
+@dataclass(slots=True)
+class _Silence:
+    """What a source has not answered since it last said anything."""
+
+    since_s: float
+    candidates: set[str] = field(default_factory=set)
+    times: int = 0
 
 
 class Health:
@@ -74,6 +97,7 @@ class Health:
         self.news = 0  # grows with everything that `dump` would tell
         self._cooldowns: dict[tuple[str, bool], Cooldown] = {}  # (scope, binding): a guess never hides a stated wait
         self._records: dict[str, _Record] = {}
+        self._silences: dict[str, _Silence] = {}
         self._lacks: dict[tuple[str, str], tuple[float, str]] = {}
         self._unmet: dict[tuple[str, str], int] = {}
         self._refused_sizes: dict[str, tuple[float, int, TooLarge]] = {}
@@ -86,22 +110,30 @@ class Health:
         """Whether nothing is cooling down and nothing was learned: the common case, decided in one look."""
         return not self._cooldowns and not self._lacks and not self._refused_sizes
 
-    def cooldown(self, candidate: Candidate, now: float) -> Cooldown | None:
-        """The longest binding cooldown of this candidate, its key or its source, else the longest that is a guess."""
+    def cooldown(self, candidate: Candidate, now: float, *, named: bool = False) -> Cooldown | None:
+        """The longest binding cooldown of this candidate, its key or its source, else the longest that is a guess.
+
+        Of one that the client `named`, the silence of others of its source says nothing.
+        """
         for binding in (True, False):
             longest: Cooldown | None = None
             for scope in _scopes(candidate):
                 found = self._cooldowns.get((scope, binding))
-                if found is None:
+                if found is None or (named and found.silent and self._is_of_others(scope, candidate)):
                     continue
                 if found.until_s <= now:
-                    if binding or found.until_s + _HALF_OPEN_S <= now:
+                    kept_s = _PATIENCE_LIMIT_S if found.silent else _HALF_OPEN_S
+                    if binding or found.until_s + kept_s <= now:
                         del self._cooldowns[scope, binding]
                 elif longest is None or found.until_s > longest.until_s:
                     longest = found
             if longest is not None:
                 return longest
         return None
+
+    def _is_of_others(self, scope: str, candidate: Candidate) -> bool:
+        record = self._records.get(candidate.key)
+        return scope == candidate.model.source and (record is None or not record.failures)
 
     def learned_lack(self, candidate: Candidate, features: frozenset[str], now: float) -> str | None:
         """Why this model is known not to honour one of `features` (capabilities and parameter names), if it is."""
@@ -163,20 +195,28 @@ class Health:
         for scope in _scopes(candidate):
             found = self._cooldowns.get((scope, False))
             if found is not None and found.until_s <= now:
-                trial = Cooldown(now + _PROBE_S, "probe", f"being tried again after {found.reason}")
+                trial = Cooldown(now + _PROBE_S, "probe", f"being tried again after {found.reason}", now)
                 self._cooldowns[scope, False] = trial
 
-    def succeeded(self, candidate: Candidate, elapsed_s: float, call: Call | None = None) -> None:
-        """Its first output came after `elapsed_s` seconds: heuristic cooldowns of the candidate end."""
+    def succeeded(
+        self, candidate: Candidate, elapsed_s: float, call: Call | None = None, started_s: float = math.inf
+    ) -> None:
+        """Its first output came after `elapsed_s` seconds: heuristic cooldowns end, but for those that began since.
+
+        A request that was already on its way says nothing of what was refused after it.
+        """
         self.news += 1
         record = self._record(candidate)
         record.failures = 0
+        self._silences.pop(candidate.model.source, None)
         record.success += 0.2 * (1.0 - record.success)
         previous = record.first_token_s
         record.first_token_s = elapsed_s if previous is None else previous + 0.2 * (elapsed_s - previous)
         if self._cooldowns:
             for scope in _scopes(candidate):
-                self._cooldowns.pop((scope, False), None)
+                found = self._cooldowns.get((scope, False))
+                if found is not None and found.since_s <= started_s:
+                    del self._cooldowns[scope, False]
         if call is not None and call.forced is not None:
             self._delivered(candidate, call.forced.capability)
 
@@ -205,14 +245,39 @@ class Health:
                 self.learn_lack(candidate, error.param, error.message, now)
             return
         record = self._record(candidate)
+        if not record.failures:
+            record.since_s = now
         record.failures += 1
         record.success += 0.2 * (0.0 - record.success)
         key, seconds, provenance = _sentence(candidate, error, record.failures)
-        if provenance == "heuristic" and self._jitter is not None:
+        if _unheard(error) and not candidate.model.local:
+            key, seconds, provenance = self._unheard(candidate, record, now) or (key, seconds, provenance)
+        else:
+            self._silences.pop(candidate.model.source, None)
+        if provenance in ("heuristic", "silence") and self._jitter is not None:
             seconds *= 0.8 + 0.4 * self._jitter()
         if candidate.model.local:
             seconds = min(seconds, _LOCAL_LIMIT_S)
-        self._cool(key, Cooldown(now + min(seconds, _DAY_S), provenance, f"{error.outcome}: {error.message}"))
+        self._cool(key, Cooldown(now + min(seconds, _DAY_S), provenance, f"{error.outcome}: {error.message}", now))
+
+    def _unheard(self, candidate: Candidate, record: _Record, now: float) -> tuple[str, float, Provenance] | None:
+        """The sentence for the last of several times without an answer: of the source, where it is not one candidate.
+
+        A quarter of the silence has to pass before the next try, half a minute at first.
+        """
+        source = candidate.model.source
+        silence = self._silences.setdefault(source, _Silence(now))
+        silence.times += 1
+        if len(silence.candidates) < _SILENT:
+            silence.candidates.add(candidate.key)
+        if silence.times >= _SILENT and len(silence.candidates) > 1:
+            key, times, since_s = source, silence.times, silence.since_s
+        elif record.failures >= _SILENT:
+            key, times, since_s = candidate.key, record.failures, record.since_s
+        else:
+            return None
+        limit_s = max(_HEURISTIC_LIMIT_S, min(_PATIENCE * (now - since_s), _PATIENCE_LIMIT_S))
+        return key, min(2.0 ** min(times, 12), limit_s), "silence"
 
     def learn_lack(self, candidate: Candidate, feature: str, reason: str, now: float) -> None:
         """The model does not honour `feature` (a capability or a parameter), for the next hour at least."""
@@ -307,6 +372,11 @@ def _scopes(candidate: Candidate) -> tuple[str, str, str]:
 
 def _key_scope(candidate: Candidate) -> str:
     return f"{candidate.model.source}#key{candidate.credential}"
+
+
+def _unheard(error: AttemptError) -> bool:
+    """Whether the source said nothing at all."""
+    return isinstance(error, ConnectFailed) or (isinstance(error, TimedOut) and error.outcome in _UNHEARD)
 
 
 def _sentence(candidate: Candidate, error: AttemptError, failures: int) -> tuple[str, float, Provenance]:

@@ -37,6 +37,7 @@ SECONDS: dict[Period, float] = {
 
 # Beyond so many entries those that are near each other are counted as one, at the time of the latest.
 _EXACT_ENTRIES = 256
+_UNSEEN_PIECES = 16
 # Amounts of tokens and money are sums of floats: this much is no excess.
 _SLACK = 1e-6
 
@@ -139,6 +140,10 @@ class Meter(Protocol):
         """Use up `amount`, whether there is room or not."""
         ...
 
+    def arrived(self, hold: Hold, now: float) -> None:
+        """The provider may have counted it as late as now: from now on its window is counted."""
+        ...
+
     def change(self, hold: Hold, delta: float, now: float) -> None:
         """It was `delta` more than what was taken (or less)."""
         ...
@@ -194,6 +199,18 @@ class Sliding:
         entries.append(hold)
         return hold
 
+    def arrived(self, hold: Hold, now: float) -> None:
+        self._expire(now)
+        if hold.at == -math.inf:
+            self._used += hold.amount
+        else:
+            try:
+                self._entries.remove(hold)
+            except ValueError:
+                return  # it is of a meter that this one has replaced
+        hold.at = max(hold.at, now)
+        self._insert(hold)
+
     def change(self, hold: Hold, delta: float, now: float) -> None:
         self._expire(now)
         if hold.at == -math.inf:
@@ -206,9 +223,15 @@ class Sliding:
     def observe(self, room: float, reset_s: float | None, now: float) -> None:
         excess = self.room(now) - room
         if excess > 0:
-            at = now if reset_s is None else now - self.limit.seconds + min(reset_s, self.limit.seconds)
             self._used += excess
-            self._insert(Hold(at, excess))
+            seconds = self.limit.seconds
+            first = seconds if reset_s is None else min(reset_s, seconds)
+            # When all is used up, the first of what was used unseen comes back in `reset_s` seconds. Nothing says when
+            # the rest does, so that it comes bit by bit.
+            pieces = max(1, min(_UNSEEN_PIECES, int(excess))) if room <= 0 else 1
+            for piece in range(pieces):
+                back_s = first + (seconds - first) * piece / pieces
+                self._insert(Hold(now - seconds + back_s, excess / pieces))
             return
         for entry in list(self._entries):
             if excess >= 0:
@@ -270,6 +293,12 @@ class Fixed:
         self._used += amount
         return Hold(self._begin, amount)
 
+    def arrived(self, hold: Hold, now: float) -> None:
+        self._turn(now)
+        if hold.at != self._begin:
+            self._used += hold.amount
+            hold.at = self._begin
+
     def change(self, hold: Hold, delta: float, now: float) -> None:
         self._turn(now)
         if hold.at == self._begin or delta > 0:
@@ -325,6 +354,11 @@ class Bucket:
         self._used += amount
         return Hold(now, amount)
 
+    def arrived(self, hold: Hold, now: float) -> None:
+        self.room(now)
+        self._used += min(hold.amount, max(0.0, now - hold.at) * self.limit.amount / self.limit.seconds)
+        hold.at = max(hold.at, now)
+
     def change(self, hold: Hold, delta: float, now: float) -> None:
         self.room(now)
         self._used = max(0.0, self._used + delta)
@@ -359,6 +393,9 @@ class Once:
     def take(self, amount: float, now: float) -> Hold:
         self._used += amount
         return Hold(now, amount)
+
+    def arrived(self, hold: Hold, now: float) -> None:
+        """It is gone whenever that was."""
 
     def change(self, hold: Hold, delta: float, now: float) -> None:
         self._used = max(0.0, self._used + delta)

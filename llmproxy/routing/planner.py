@@ -19,6 +19,9 @@ from llmproxy.routing.rotation import Rotation
 
 _RANK_REASON = ("", "capabilities unknown", "not known to be capable")
 
+# Who has failed always is still drawn now and then, once its cooldown is over, or nobody would see it recover.
+_CHANCE = 0.05
+
 
 @dataclass(slots=True)
 class Moment:
@@ -87,17 +90,22 @@ class Draw:
 class _Walk:
     """One way through the candidates of a call."""
 
-    __slots__ = ("_call", "_moment", "_whole", "dropped")
+    __slots__ = ("_call", "_full", "_moment", "_whole", "dropped")
 
     def __init__(self, call: Call, moment: Moment, whole: bool) -> None:
         self._call = call
         self._moment = moment
         self._whole = whole
+        self._full = False  # whether somebody has no room for the moment
         self.dropped: list[Dropped] = []
 
     def over(self, selections: Sequence[Selection]) -> Iterator[Kept]:
-        """Those in good health, in order; then those that are better asked last."""
+        """Those in good health, in order; then those that are better asked last.
+
+        Silent ones are left out when somebody in good health will have room again: waiting for that is the better bet.
+        """
         later: list[Kept] = []
+        silent: list[tuple[Kept, Cooldown]] = []
         seen: set[str] = set()
         for selection in selections:
             for candidate, rotation in self._ordered(selection):
@@ -111,12 +119,24 @@ class _Walk:
                 if dropped is not None:
                     self.dropped.append(dropped)
                     continue
-                last = self._why_last(candidate)
+                cooldown, last = self._why_last(candidate, named=not selection.pool)
                 if last is None:
                     yield Kept(candidate, self._reason(selection, candidate), not selection.pool)
+                    continue
+                entry = Kept(candidate, f"{selection.reason}; last, {last}", not selection.pool)
+                if cooldown is not None and cooldown.silent and selection.pool:
+                    silent.append((entry, cooldown))
+                    if rotation is not None:
+                        rotation.aside(candidate, cooldown.until_s - self._moment.now, self._moment.now, silent=True)
                 else:
-                    later.append(Kept(candidate, f"{selection.reason}; last, {last}", not selection.pool))
+                    later.append(entry)
         yield from later
+        for entry, cooldown in silent:
+            if self._full:
+                wait_s = cooldown.until_s - self._moment.now
+                self.dropped.append(Dropped(entry.candidate, _told(cooldown, self._moment.now), wait_s))
+            else:
+                yield entry
 
     def _ordered(self, selection: Selection) -> Iterator[tuple[Candidate, Rotation | None]]:
         moment, needs = self._moment, self._call.needs
@@ -130,11 +150,14 @@ class _Walk:
         for rotation in selection.rotations(needs, moment.health.gained):
             for candidate in rotation.turns(moment.now, moment.ticket, self._weight, random):
                 yield candidate, rotation
+            self._full = self._full or rotation.waiting
+            for candidate in rotation.silent:
+                yield candidate, None
 
     def _weight(self, candidate: Candidate) -> float:
         """How well a candidate is placed among those as good as it: success × speed × what is left of its limits."""
         health, book = self._moment.health, self._moment.book
-        weight = health.success_rate(candidate) / (1.0 + (health.speed(candidate) or 0.0))
+        weight = max(health.success_rate(candidate), _CHANCE) / (1.0 + (health.speed(candidate) or 0.0))
         return weight * book.headroom(candidate, self._moment.wall) if book is not None else weight
 
     def _why_not(self, candidate: Candidate, rotation: Rotation | None) -> Dropped | None:
@@ -142,6 +165,7 @@ class _Walk:
         health, now, call = self._moment.health, self._moment.now, self._call
         if self._moment.book is not None and (full := _no_room(candidate, call, self._moment.book, self._moment.wall)):
             dropped, every_call = full
+            self._full = self._full or dropped.retry_after_s is not None
             if rotation is not None and every_call and dropped.retry_after_s is not None:
                 rotation.aside(candidate, dropped.retry_after_s, now)
             return dropped
@@ -160,20 +184,21 @@ class _Walk:
             rotation.aside(candidate, wait_s, now)
         return Dropped(candidate, _told(cooldown, now), wait_s)
 
-    def _why_last(self, candidate: Candidate) -> str | None:
+    def _why_last(self, candidate: Candidate, *, named: bool) -> tuple[Cooldown | None, str | None]:
+        """The guess that puts the candidate last, and the reason in words; nothing when it is as good as any."""
         health, now, call = self._moment.health, self._moment.now, self._call
         if not health.spotless:
-            cooldown = health.cooldown(candidate, now)
+            cooldown = health.cooldown(candidate, now, named=named)
             if cooldown is not None:
-                return _told(cooldown, now)
+                return cooldown, _told(cooldown, now)
             # What it may have been learned not to honour: capabilities in use and the names of the fields sent.
             lack = health.learned_lack(candidate, call.needs | call.body.keys(), now)
             if lack is not None:
-                return f"learned: {lack}"
+                return None, f"learned: {lack}"
         window = candidate.model.context_tokens
         if window is not None and call.prompt_tokens > window:
-            return f"about {call.prompt_tokens} tokens for a window of {window}"
-        return None
+            return None, f"about {call.prompt_tokens} tokens for a window of {window}"
+        return None, None
 
     def _reason(self, selection: Selection, candidate: Candidate) -> str:
         place = rank(candidate.model, self._call.needs | selection.needs, self._moment.health.gained)

@@ -206,7 +206,7 @@ def gemini(quota: str, value: str = "", delay: str = "0.99s") -> list[Any]:
         ),
         pytest.param(
             said(429, {"message": "You are using a Trial key, which is limited to 20 API calls / minute."}),
-            "rate_limit", 3.0, (Reading("requests", MINUTE, 20, 0, 3.0),), id="Cohere, minute",
+            "rate_limit", None, (Reading("requests", MINUTE, 20, 0),), id="Cohere, minute",
         ),
         pytest.param(
             said(429, {"success": False, "errors": [{"code": 4006, "message": "daily free allocation"}]}),
@@ -216,7 +216,10 @@ def gemini(quota: str, value: str = "", delay: str = "0.99s") -> list[Any]:
             said(402, {"error": "You have exceeded your monthly included credits for Inference Providers."}),
             "credit", DAY, (), id="Hugging Face",
         ),
-        pytest.param(said(429, {"status": 429, "title": "Too Many Requests"}), "rate_limit", None, (), id="NVIDIA"),
+        pytest.param(
+            said(429, {"status": 429, "title": "Too Many Requests"}),
+            "rate_limit", 60.0, (Reading("requests", MINUTE, None, 0),), id="NVIDIA",
+        ),
         pytest.param(said(429, {"error": {"code": "1302"}}), "rate_limit", 1.0, (), id="Z.ai, concurrency"),
         pytest.param(said(429, {"error": {"code": "1305"}}), "server", None, (), id="Z.ai, overload"),
         pytest.param(said(429, {"error": {"code": "1113"}}), "credit", None, (), id="Z.ai, out of credit"),

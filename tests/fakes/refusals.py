@@ -47,7 +47,7 @@ STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
 }
 
 
-def _gemini(quota_id: str, limit: int, retry_delay: str) -> list[dict[str, Any]]:
+def gemini(quota_id: str, limit: int, retry_delay: str) -> list[dict[str, Any]]:
     message = (
         "You exceeded your current quota, please check your plan and billing details.\n"
         "* Quota exceeded for metric: generativelanguage.googleapis.com/generate_content_free_tier_requests, "
@@ -66,7 +66,7 @@ def _gemini(quota_id: str, limit: int, retry_delay: str) -> list[dict[str, Any]]
     return [{"error": {"code": 429, "message": message, "status": "RESOURCE_EXHAUSTED", "details": details}}]
 
 
-def _groq(status: int, unit: str, limit: int, used: int, asked: int, wait: str, retry_after: str) -> Refusal:
+def groq(status: int, unit: str, limit: int, used: int, asked: int, wait: str, retry_after: str) -> Refusal:
     kind = "requests" if unit.startswith("requests") else "tokens"
     message = (
         "Rate limit reached for model `llama-3.3-70b-versatile` in organization `org_1` service tier `on_demand` "
@@ -80,7 +80,7 @@ def _groq(status: int, unit: str, limit: int, used: int, asked: int, wait: str, 
     return Refusal(status, error_body(message, kind, "rate_limit_exceeded"), {"retry-after": retry_after})
 
 
-def _github(kind: str, message: str, wait_s: int) -> Refusal:
+def github(kind: str, message: str, wait_s: int) -> Refusal:
     headers = {
         "x-ratelimit-type": kind,
         "x-ratelimit-timeremaining": str(wait_s),
@@ -94,21 +94,21 @@ def _zai(code: str, message: str) -> Refusal:
     return Refusal(429, {"error": {"code": code, "message": message}})
 
 
-def _openrouter(status: int, message: str, metadata: dict[str, Any], headers: dict[str, str] | None = None) -> Refusal:
+def openrouter(status: int, message: str, metadata: dict[str, Any], headers: dict[str, str] | None = None) -> Refusal:
     return Refusal(status, {"error": {"message": message, "code": status, "metadata": metadata}}, headers or {})
 
 
-def _cloudflare(code: int, message: str) -> Refusal:
+def cloudflare(code: int, message: str) -> Refusal:
     body = {"errors": [{"message": message, "code": code}], "success": False, "result": {}, "messages": []}
     return Refusal(429, body)
 
 
 PROVIDER_REFUSALS: dict[str, Refusal] = {
-    "groq-429-rpm": _groq(429, "requests per minute (RPM)", 30, 30, 1, "2s", "2"),
-    "groq-429-tpm": _groq(429, "tokens per minute (TPM)", 12_000, 11_000, 2_000, "5s", "5"),
-    "groq-429-rpd": _groq(429, "requests per day (RPD)", 1_000, 1_000, 1, "1m26.4s", "87"),
-    "groq-429-tpd": _groq(429, "tokens per day (TPD)", 100_000, 99_500, 1_000, "7m12s", "432"),
-    "groq-413-tpm": _groq(413, "tokens per minute (TPM)", 8_000, 0, 11_088, "", "65"),
+    "groq-429-rpm": groq(429, "requests per minute (RPM)", 30, 30, 1, "2s", "2"),
+    "groq-429-tpm": groq(429, "tokens per minute (TPM)", 12_000, 11_000, 2_000, "5s", "5"),
+    "groq-429-rpd": groq(429, "requests per day (RPD)", 1_000, 1_000, 1, "1m26.4s", "87"),
+    "groq-429-tpd": groq(429, "tokens per day (TPD)", 100_000, 99_500, 1_000, "7m12s", "432"),
+    "groq-413-tpm": groq(413, "tokens per minute (TPM)", 8_000, 0, 11_088, "", "65"),
     "cerebras-429-quota": Refusal(
         429,
         {
@@ -133,20 +133,20 @@ PROVIDER_REFUSALS: dict[str, Refusal] = {
         404,
         {"message": "Model is archived.", "type": "not_found_error", "param": "model", "code": "model_archived"},
     ),
-    "gemini-429-minute": Refusal(429, _gemini("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", 5, "44s")),
-    "gemini-429-day": Refusal(429, _gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", 20, "0.997965142s")),
-    "gemini-429-zero": Refusal(429, _gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", 0, "35s")),
-    "github-429-concurrent": _github(
+    "gemini-429-minute": Refusal(429, gemini("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", 5, "44s")),
+    "gemini-429-day": Refusal(429, gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", 20, "0.997965142s")),
+    "gemini-429-zero": Refusal(429, gemini("GenerateRequestsPerDayPerProjectPerModel-FreeTier", 0, "35s")),
+    "github-429-concurrent": github(
         "UserConcurrentRequests",
         "Rate limit of 2 per 0s exceeded for UserConcurrentRequests. Please wait 0 seconds before retrying.",
         0,
     ),
-    "github-429-minute": _github(
+    "github-429-minute": github(
         "UserByMinute",
         "Rate limit of 10 per 60s exceeded for UserByMinute. Please wait 55 seconds before retrying.",
         55,
     ),
-    "github-429-day": _github(
+    "github-429-day": github(
         "UserByModelByDay",
         "Rate limit of 50 per 86400s exceeded for UserByModelByDay. Please wait 5631 seconds before retrying.",
         5631,
@@ -176,25 +176,25 @@ PROVIDER_REFUSALS: dict[str, Refusal] = {
     "zai-429-1308": _zai("1308", "Usage limit reached for 5 hour. Your limit will reset at 2026-11-21 08:00:00"),
     "zai-429-1311": _zai("1311", "The current plan does not include access to this model."),
     "zai-429-1313": _zai("1313", "Your account is limited under the fair use policy."),
-    "cloudflare-429-day": _cloudflare(
+    "cloudflare-429-day": cloudflare(
         4006,
         "you have used up your daily free allocation of 10,000 neurons, "
         "please upgrade to Cloudflare's Workers Paid plan",
     ),
-    "cloudflare-429-capacity": _cloudflare(3040, "Capacity temporarily exceeded, please try again."),
-    "openrouter-429-minute": _openrouter(
+    "cloudflare-429-capacity": cloudflare(3040, "Capacity temporarily exceeded, please try again."),
+    "openrouter-429-minute": openrouter(
         429,
         "Rate limit exceeded: free-models-per-min. ",
         {"headers": {"X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "0"}},
         {"X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "0"},
     ),
-    "openrouter-429-day": _openrouter(
+    "openrouter-429-day": openrouter(
         429,
         "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model requests per day",
         {"headers": {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "0"}},
         {"X-RateLimit-Limit": "50", "X-RateLimit-Remaining": "0"},
     ),
-    "openrouter-429-upstream": _openrouter(
+    "openrouter-429-upstream": openrouter(
         429,
         "Provider returned error",
         {
@@ -203,8 +203,8 @@ PROVIDER_REFUSALS: dict[str, Refusal] = {
             "provider_code": "429",
         },
     ),
-    "openrouter-402": _openrouter(402, "Insufficient credits. Add more using https://openrouter.ai/credits", {}),
-    "openrouter-404-retired": _openrouter(
+    "openrouter-402": openrouter(402, "Insufficient credits. Add more using https://openrouter.ai/credits", {}),
+    "openrouter-404-retired": openrouter(
         404,
         "No endpoints found: the free variant has ended, the paid version is available now",
         {"error_type": "free_variant_ended"},

@@ -337,3 +337,38 @@ def test_a_stated_wait_binds_beside_a_longer_guess(errors: tuple[int, int]) -> N
     found = health.cooldown(ONE, NOW)
     assert found is not None
     assert found.binding
+
+
+SILENCE = TimedOut("nothing", outcome="first_token_timeout")
+
+
+def test_a_source_of_which_nobody_says_anything_is_tried_once_for_all() -> None:
+    """Silence of several of its candidates puts the whole source behind the others; one call finds out for all."""
+    health, third = Health(), Candidate(Model("a", "o"))
+    for count, candidate in enumerate((ONE, OTHER_MODEL, ONE)):
+        health.failed(candidate, SILENCE, NOW + count)
+    found = health.cooldown(third, NOW + 2.0)
+    assert found is not None
+    assert (found.provenance, found.silent, found.binding) == ("silence", True, False)
+    health.asked(ONE, NOW + 20.0)
+    assert health.cooldown(third, NOW + 20.0).provenance == "probe"  # type: ignore[union-attr]
+    health.succeeded(ONE, 0.1)
+    assert health.cooldown(third, NOW + 20.0) is None
+
+
+def test_a_refusal_is_no_silence() -> None:
+    """Whoever says no is there: the source does not cool down for one silent model and another that is busy."""
+    health = Health()
+    for error in (SILENCE, refused("server", 500), SILENCE, refused("rate_limit", 429), SILENCE):
+        health.failed(OTHER_MODEL if isinstance(error, Refused) else ONE, error, NOW)
+    assert health.cooldown(Candidate(Model("a", "o")), NOW) is None
+
+
+@pytest.mark.parametrize(("silent_s", "least_s", "most_s"), [(100.0, 29.0, 30.0), (4_000.0, 990.0, 1_000.0)])
+def test_who_was_silent_for_long_is_tried_less_often(silent_s: float, least_s: float, most_s: float) -> None:
+    """A quarter of the silence, at least half a minute."""
+    health = after(*[SILENCE] * 12)
+    health.failed(ONE, SILENCE, NOW + silent_s)
+    found = health.cooldown(ONE, NOW + silent_s)
+    assert found is not None
+    assert least_s <= found.until_s - NOW - silent_s <= most_s

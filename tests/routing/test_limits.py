@@ -264,3 +264,13 @@ def test_every_moment_is_in_its_window(now: float, period: Any, zone: str) -> No
 def test_a_limit_in_words(limit: Limit, told: str) -> None:
     """As a person reads it."""
     assert str(limit) == told
+
+
+def test_what_was_used_unseen_comes_back_bit_by_bit() -> None:
+    """A refusal tells when the first of it does, and nothing of the rest."""
+    found = Sliding(Limit("tokens", 16_000, "sliding", 1_600.0))
+    found.observe(0, 100.0, NOW)
+    assert found.room(NOW + 99.0) == pytest.approx(0.0)
+    assert found.room(NOW + 101.0) == pytest.approx(1_000.0)
+    assert found.room(NOW + 101.0 + 750.0) == pytest.approx(9_000.0)
+    assert found.room(NOW + 1_600.0) == pytest.approx(16_000.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.core.config import Config
-from llmproxy.core.errors import BadReply, ModelNotFound, Refused
+from llmproxy.core.errors import BadReply, ModelNotFound, Refused, TimedOut
 from llmproxy.core.types import Candidate, Dropped, Forced, Model
+from llmproxy.routing.book import Book, Cost
+from llmproxy.routing.declared import Rule
 from llmproxy.routing.health import Health
-from llmproxy.routing.planner import plan, soonest_s
+from llmproxy.routing.limits import Limit
+from llmproxy.routing.planner import Draw, Moment, plan, soonest_s
 from tests.core.properties import quick
 from tests.routing.worlds import NOW, call_of, catalog_of, kept, planned, tags, worlds
 
@@ -275,3 +279,20 @@ def test_after_a_trial_began_the_others_stand_back() -> None:
     made = plan(catalog, call_of("llmproxy/free"), health, later)
     assert kept(made) == ["a/m2", "a/m1"]
     assert "probe cooldown" in made.kept[-1].reason
+
+
+@pytest.mark.parametrize(("used", "expected"), [(1.0, []), (0.0, ["b/m"])])
+def test_silent_ones_are_not_asked_in_place_of_those_who_will_have_room(used: float, expected: list[str]) -> None:
+    """Waiting for room is the better bet; where nobody else is left they are asked all the same."""
+    silent, health = Candidate(Model("a", "m", free=True)), Health()
+    for _ in range(3):
+        health.failed(silent, TimedOut("nothing", outcome="first_token_timeout"), NOW)
+    rule = Rule(("*",), (Limit("requests", 1.0, "sliding", 60.0),))
+    book = Book(lambda model: rule if model.source == "b" else None)
+    full = Candidate(Model("b", "m", free=True))
+    book.force(full, Cost(requests=used), NOW)
+    catalog = catalog_of([silent.model, full.model])
+    draw = Draw(catalog, call_of("llmproxy/free"), Moment(health, NOW, 0, book, NOW, Random(1).random))
+    assert kept(draw.plan())[:1] == expected
+    alone = Draw(catalog_of([silent.model]), call_of("llmproxy/free"), Moment(health, NOW, 0, book, NOW))
+    assert kept(alone.plan()) == ["a/m"]

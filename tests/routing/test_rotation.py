@@ -97,3 +97,34 @@ def test_what_few_have_is_spared_for_those_who_need_it() -> None:
     chance, rotation = random.Random(2), Rotation([*plain, sees])
     firsts = Counter(next(rotation.turns(NOW, 0, lambda _: 1.0, chance.random)).model.id for _ in range(1000))
     assert firsts["v"] < 40
+
+
+def test_who_is_much_worse_does_not_take_the_place_of_a_better_one() -> None:
+    """Of many that have nearly nothing left and three that have all, one of the three comes first."""
+    everybody = group(30)
+    good = {candidate.key for candidate in everybody[:3]}
+    rotation, chance = Rotation(everybody), random.Random(2)
+    first = [
+        next(rotation.turns(NOW, 0, lambda one: 1.0 if one.key in good else 0.01, chance.random)).key in good
+        for _ in range(400)
+    ]
+    assert sum(first) > 300
+
+
+def test_silent_ones_stand_aside_and_are_still_known() -> None:
+    """They are no reason to wait for room; after half a minute they take part again."""
+    everybody = group(3)
+    rotation = Rotation(everybody)
+    rotation.aside(everybody[1], 600.0, NOW, silent=True)
+    assert (rotation.waiting, rotation.silent) == (False, (everybody[1],))
+    rotation.aside(everybody[2], 600.0, NOW)
+    assert rotation.waiting
+    assert ids(list(rotation.turns(NOW + 29.0, 0, None, None))) == ["m0"]
+    assert set(ids(list(rotation.turns(NOW + 30.0, 0, None, None)))) == {"m0", "m1"}
+    assert rotation.silent == ()
+
+
+def test_the_members_of_a_pool_are_spared_by_calls_for_others() -> None:
+    """Who asks for that pool has nobody else."""
+    everybody = group(4)
+    assert spared(everybody, frozenset(), {everybody[0].key: frozenset({"pool coder"})}) == {everybody[0].key: 0.25}
