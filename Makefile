@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: serve test check format bench bench-quick soak eval-tiny eval-recorded train-tiny clean
+.PHONY: serve test check format bench bench-quick soak eval-tiny eval-recorded eval-limits train-tiny clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.local
@@ -42,6 +42,9 @@ eval-tiny: $(VENV)/.dev
 
 eval-recorded: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.recorded --data $(DATA) $(ARGS)
+
+eval-limits: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.limits $(ARGS)
 
 train-tiny: $(VENV)/.dev
 	$(BIN)/python -m backends.tiny.train $(ARGS)

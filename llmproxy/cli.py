@@ -179,9 +179,17 @@ def pull(names: tuple[str, ...]) -> None:
 @click.option("--hours", type=click.FloatRange(0, min_open=True), default=24.0, show_default=True, help="Of it.")
 @click.option("--fail", default="", help="Providers that never answer, with commas between them.")
 @click.option("--hidden", type=click.Path(dir_okay=False, path_type=Path), help="The true limits, as free_limits.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="SVG of what is left over time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn by chance.")
 def simulate(
-    config_path: Path | None, as_json: bool, demand: Path, hours: float, fail: str, hidden: Path | None, seed: int
+    config_path: Path | None,
+    as_json: bool,
+    demand: Path,
+    hours: float,
+    fail: str,
+    hidden: Path | None,
+    plot: Path | None,
+    seed: int,
 ) -> None:
     """Replay a demand against the configured free limits on a clock of its own, through the server's routing."""
     from llmproxy.simulation import report
@@ -189,7 +197,7 @@ def simulate(
     found, _ = read_config(config_path)
     try:
         names = [name.strip() for name in fail.split(",") if name.strip()]
-        body = report.simulate(found, demand, hours=hours, fail=names, hidden=hidden, seed=seed)
+        body = report.simulate(found, demand, hours=hours, fail=names, hidden=hidden, seed=seed, plot=plot)
     except LlmproxyError as error:
         raise Failing(error) from error
     _print(body, report.show, as_json)

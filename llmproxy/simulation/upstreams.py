@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from llmproxy.core.errors import Refused
 from llmproxy.core.types import Candidate, Model, Reading, Usage
 from llmproxy.routing.book import Book, Cost, Lease
 from llmproxy.routing.declared import Rule
+from llmproxy.routing.limits import Limit
 from llmproxy.simulation.demand import Request
 
 # These say how long to wait and nothing of the limit; the others name it, in a header or in the refusal.
@@ -16,6 +17,8 @@ _MUTE = frozenset({"nvidia", "z-ai", "zhipu", "mistral", "llm7", "kilo"})
 
 _FIRST_OUTPUT_S = 0.3
 _TOKENS_S = 100.0
+# What is debited ahead for a request that does not say how long its answer may be.
+_DEBITED_TOKENS = 4096
 
 
 class Upstreams:
@@ -24,16 +27,37 @@ class Upstreams:
     def __init__(
         self, rule: Callable[[Model], Rule | None], reserves: Callable[[Model], bool], dead: frozenset[str]
     ) -> None:
+        self._rule = rule
         self._book = Book(rule)
         self._reserves = reserves
         self.dead = dead
 
-    def ask(self, candidate: Candidate, request: Request, most_tokens: int, now: float) -> Lease | Refused:
-        """Whether the request is taken, with all it will use, or refused."""
-        ahead = most_tokens if self._reserves(candidate.model) else 0
-        blocked = self._book.blocked(candidate, Cost(request.prompt_tokens, ahead), now)
+    def ahead(self, candidate: Candidate) -> int:
+        """The tokens of output that must be free before a request is taken."""
+        return _DEBITED_TOKENS if self._reserves(candidate.model) else 0
+
+    def limits(self, candidate: Candidate) -> tuple[tuple[str, Limit], ...]:
+        """The limits that hold, each with the scope that counts it."""
+        rule = self._rule(candidate.model)
+        if rule is None:
+            return ()
+        scope = f"{rule.owner or candidate.model.source}#key{candidate.credential}/{rule.pool}"
+        return tuple((scope if rule.shared else candidate.key, limit) for limit in rule.limits)
+
+    def left(self, candidate: Candidate, now: float) -> Iterator[tuple[str, float]]:
+        """Each limit that is counted, in words, and the share of it that is left, from 0 to 1."""
+        for line in self._book.told(candidate, now):
+            if "left" in line and line["amount"] > 0:
+                yield line["limit"], min(1.0, line["left"] / line["amount"])
+
+    def ask(self, candidate: Candidate, request: Request, now: float) -> Lease | Refused | None:
+        """Whether the request is taken or refused; None where nobody answers. Its answer counts when it is over."""
+        if candidate.model.source in self.dead:
+            return None
+        cost = Cost(request.prompt_tokens, self.ahead(candidate))
+        blocked = self._book.blocked(candidate, cost, now)
         if blocked is None:
-            return self._book.force(candidate, Cost(request.prompt_tokens, request.completion_tokens), now)
+            return self._book.force(candidate, cost, now)
         limit = blocked.limit
         if blocked.wait_s == math.inf:
             size = Reading(limit.unit, None, limit.amount, kind="request")
@@ -47,13 +71,13 @@ class Upstreams:
         wait_s = blocked.wait_s
         return Refused("too many", kind="rate_limit", http_status=429, retry_after_s=wait_s, readings=readings)
 
-    def done(self, lease: Lease, now: float) -> Usage:
+    def done(self, lease: Lease, request: Request, now: float) -> Usage:
         """The answer is over; what it used."""
-        usage = Usage(int(lease.cost.prompt_tokens), int(lease.cost.completion_tokens))
+        usage = Usage(request.prompt_tokens, request.completion_tokens)
         self._book.settle(lease, usage, now)
         return usage
 
-    @staticmethod
-    def seconds(request: Request) -> float:
-        """How long an answer takes."""
-        return _FIRST_OUTPUT_S + request.completion_tokens / _TOKENS_S
+
+def seconds(request: Request) -> float:
+    """How long an answer takes."""
+    return _FIRST_OUTPUT_S + request.completion_tokens / _TOKENS_S

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from random import Random
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -95,6 +96,34 @@ def test_a_provider_that_is_silent_is_left(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_day(tmp_path: Path) -> None:
     """A simulation can be repeated."""
     assert run(tmp_path, LIMITS, 300, seed=4) == run(tmp_path, LIMITS, 300, seed=4)
+
+
+def test_the_plot_shows_what_is_left_of_each_limit(tmp_path: Path) -> None:
+    """One row for each limit, of which the day's goes down and comes back at midnight Pacific."""
+    only = {"google/gemini-2.5-flash": LIMITS["google/gemini-2.5-flash"]}
+    path = tmp_path / "quota.svg"
+    run(tmp_path, only, 600, 16.0, plot=path)
+    drawn = ElementTree.parse(path).getroot()
+    assert drawn.tag.endswith("svg")
+    rows = {row[0].text: row.get("points", "") for row in drawn if row.tag.endswith("polygon")}
+    assert list(rows) == [
+        "google/gemini-2.5-flash: 5 requests per minute",
+        "google/gemini-2.5-flash: 20 requests per day, America/Los_Angeles",
+    ]
+    heights = [float(point.split(",")[1]) for point in rows[list(rows)[1]].split()[:-2]]
+    turn = next(place for place in range(len(heights) // 4, len(heights)) if heights[place] < heights[place - 1])
+    assert turn / len(heights) == pytest.approx(0.5, abs=0.01)
+    with pytest.raises(ConfigError, match=r"must end in \.svg"):
+        run(tmp_path, only, 3, plot=tmp_path / "quota.gif")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        run(tmp_path, only, 3, plot=tmp_path / "none" / "quota.svg")
+
+
+def test_what_was_served_stands_beside_what_could_have_been(tmp_path: Path) -> None:
+    """Twenty before midnight Pacific, twenty after it."""
+    only = {"google/gemini-2.5-flash": LIMITS["google/gemini-2.5-flash"]}
+    body = run(tmp_path, only, 600, 16.0)
+    assert (body["served"], body["bound"], body["bound_ratio"]) == (40, 40, 1.0)
 
 
 @pytest.mark.parametrize(
