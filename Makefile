@@ -29,6 +29,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.planning
 	$(BIN)/python -m benchmarks.overhead $(ARGS)
 
 bench-quick: $(VENV)/.dev
