@@ -19,7 +19,7 @@ from llmproxy.core.errors import ConfigError
 _log = logging.getLogger(__name__)
 
 _REDIS = "docker run -d -p 6379:6379 redis   (or: apt install redis-server)"
-# A worker that ends sooner than this has something wrong with it that a new one would have too.
+# A worker that gives up sooner than this has something wrong with it that a new one would have too.
 _SOON_S = 5.0
 
 
@@ -65,7 +65,8 @@ def run(config: Config, *, path: Path | None, local: bool, workers: int) -> None
                 del running[number]
                 if stopping:
                     continue
-                if time.monotonic() - started[number] < _SOON_S:
+                given_up = worker.exitcode is not None and worker.exitcode > 0
+                if given_up and time.monotonic() - started[number] < _SOON_S:
                     stop()
                     raise ConfigError(f"worker {number} ended at once (exit code {worker.exitcode}); see above")
                 _log.error("worker %d ended with exit code %s and is replaced", number, worker.exitcode)
