@@ -31,6 +31,7 @@ from llmproxy.gateway.inventory import Inventory, ListCache
 from llmproxy.gateway.keeper import Keeper
 from llmproxy.gateway.ledger import Ledger
 from llmproxy.gateway.metrics import Metrics
+from llmproxy.gateway.quota_watch import QuotaWatch
 from llmproxy.gateway.state import SqliteState
 from llmproxy.logs import RequestLog
 from llmproxy.routing.book import Book
@@ -128,7 +129,7 @@ def read_settings(config: Config) -> Settings:
         life_sign_s=server.keep_alive,
         hedge_s=routing.hedge_after,
     )
-    return Settings(waits, routing.max_attempts, routing.fallbacks, routing.content_filter_fallback)
+    return Settings(waits, routing.max_attempts, routing.fallbacks, routing.content_filter_fallback, routing.sticky)
 
 
 class Runtime:
@@ -158,6 +159,7 @@ class Runtime:
             log_request=self.log,
             missing=lambda: self.parts.missing,
         )
+        self._quotas = QuotaWatch(self.ledger, lambda: self.inventory.catalog)
         self._background = Background()
         self._keeper: Keeper | Shared | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -176,6 +178,7 @@ class Runtime:
     async def aclose(self) -> None:
         """End background work, worker processes and connections."""
         await self._background.aclose()
+        await self._quotas.aclose()
         if self._keeper is not None:
             await self._keeper.aclose()
         await self.inventory.aclose()
@@ -213,9 +216,8 @@ class Runtime:
     async def _adopt(self, parts: Parts) -> None:
         assert self._session is not None
         before, self.parts = self.parts, parts
-        after: dict[str, Source] = {
-            name: OpenAiCompatible(settings, self._session) for name, settings in parts.providers.items()
-        }
+        providers = {name: OpenAiCompatible(settings, self._session) for name, settings in parts.providers.items()}
+        after: dict[str, Source] = dict(providers)
         if parts.weights:
             if self._local is None or parts.weights != before.weights:
                 await self._replace_local(LocalSource(parts.weights, self.config.local.device))
@@ -226,7 +228,8 @@ class Runtime:
         self.sources.clear()
         self.sources.update(after)
         self.ledger.windows = {name: _header_windows(settings) for name, settings in parts.providers.items()}
-        await self.inventory.start({name: source for name, source in after.items() if name != "local"})
+        await self.inventory.start(providers)
+        await self._quotas.start(providers.values())
 
     async def _replace_local(self, new: LocalSource | None) -> None:
         old, self._local = self._local, new

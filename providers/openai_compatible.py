@@ -15,7 +15,8 @@ from yarl import URL
 
 from llmproxy.core.errors import BadReply, InvalidRequest
 from llmproxy.core.retry import backoff
-from llmproxy.core.types import Call, Candidate, JsonObject, Model, Reply
+from llmproxy.core.types import Call, Candidate, JsonObject, Model, Reading, Reply
+from llmproxy.dialects.ratelimits import read_quota
 from llmproxy.dialects.refusals import error_in_body
 from providers.catalog import Settings
 from providers.http import Request
@@ -69,6 +70,22 @@ class OpenAiCompatible:
                     raw = await request.read()
         found = parse_models(raw, settings.name, id_field=settings.models_id_field, keep_task=settings.models_keep_task)
         return filtered(found, settings.name, settings.model_filter, settings.known_models)
+
+    @property
+    def tells_quota(self) -> bool:
+        """Whether there is an endpoint that tells what is left."""
+        return bool(self.settings.quirks.get("quota_path"))
+
+    async def quota(self, credential: int) -> Sequence[Reading]:
+        """GET what is left of a key's limits; raises `AttemptError` when it cannot be had."""
+        url = URL(self.settings.base_url + self.settings.quirks["quota_path"])
+        headers = self._headers(credential)
+        async with Request(self._session, "GET", url, headers, None, self.settings.proxy) as request:
+            raw = await request.read()
+        try:
+            return read_quota(orjson.loads(raw))
+        except orjson.JSONDecodeError as error:
+            raise BadReply(f"the quota is not JSON: {error}", outcome="not_json") from error
 
     async def aclose(self) -> None:
         """Nothing to give back: the connections belong to the session."""

@@ -247,6 +247,12 @@ class Routing(Section):
         Seconds | None, Field(description="without any output after so long, the next candidate is asked as well")
     ] = None
     delivery: Literal["stream", "whole"] = "stream"
+    sticky: Annotated[
+        bool, Field(description="a conversation stays with the candidate that answered it, for its prompt cache")
+    ] = False
+    favourites: Annotated[
+        tuple[str, ...], Field(description="globs of models that pools in the order `best` ask first")
+    ] = ()
     content_filter_fallback: Annotated[
         bool, Field(description="a prompt that a provider's filter refuses is tried on the next candidate")
     ] = False

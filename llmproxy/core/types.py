@@ -25,7 +25,8 @@ TIERS: tuple[Tier, ...] = ("exploratory", "standard", "deep")
 class Model:
     """What a source offers. A capability in neither `capabilities` nor `lacks` is unknown.
 
-    `exposed` models take part in pools; a `toy` stands behind every other model there. `created_s` is a Unix time.
+    `exposed` models take part in pools; a `toy` stands behind every other model there, a `favourite` before
+    them where the order is `best`. `created_s` is a Unix time.
     """
 
     source: str
@@ -40,6 +41,7 @@ class Model:
     price_usd_per_mtok: float | None = None
     tier: Tier | None = None
     toy: bool = False
+    favourite: bool = False
     created_s: int = 0
     name: str = field(init=False)
 

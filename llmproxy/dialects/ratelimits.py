@@ -80,3 +80,15 @@ def _ietf(values: Mapping[str, str]) -> tuple[Reading, ...]:
         return ()
     remaining, reset_s = (float(state[1]), float(state[2])) if state else (None, None)
     return (Reading("requests", float(policy[2]), float(policy[1]), remaining, reset_s),)
+
+
+def read_quota(body: object) -> tuple[Reading, ...]:
+    """The free calls of a day, by OpenRouter's `GET /key` (https://openrouter.ai/docs/api-reference/limits)."""
+    data = body.get("data") if isinstance(body, dict) else None
+    daily = data.get("free_model_daily_requests") if isinstance(data, dict) else None
+    if not isinstance(daily, dict):
+        return ()
+    limit, remaining = (number(str(daily.get(name, ""))) for name in ("limit", "remaining"))
+    if limit is None or remaining is None or limit < 0:
+        return ()
+    return (Reading("requests", _PERIODS["day"], limit, max(0.0, remaining)),)

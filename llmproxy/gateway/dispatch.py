@@ -25,6 +25,7 @@ from llmproxy.core.errors import (
 )
 from llmproxy.core.types import Attempt, Call, Candidate, Kept, Plan, Reply, Usage
 from llmproxy.gateway.attempt import Try, Waits, streamed, whole
+from llmproxy.gateway.conversations import Conversations
 from llmproxy.gateway.exchange import Client, Exchange
 from llmproxy.gateway.failures import Failures
 from llmproxy.gateway.ledger import Ledger
@@ -63,6 +64,7 @@ class Settings:
     max_attempts: int = 12
     fallbacks: bool = True
     content_filter_fallback: bool = False
+    sticky: bool = False
 
 
 class Dispatcher:
@@ -85,6 +87,7 @@ class Dispatcher:
         self.health = Health(random)
         self.ledger = ledger or Ledger(Book(lambda model: None))
         self.failures = Failures()
+        self.conversations = Conversations()
         self._catalog = catalog
         self._settings = settings
         self._metrics = metrics
@@ -100,6 +103,8 @@ class Dispatcher:
         now = asyncio.get_running_loop().time()
         random = None if whole else self._random
         moment = Moment(self.health, now, next(self._tickets), self.ledger.book, self.ledger.now(), random)
+        if settings.sticky:
+            moment.last = self.conversations.last(call)
         return Draw(self._catalog(), call, moment, most=most, whole=whole)
 
     async def answer(self, call: Call, client: Client) -> Answer:
@@ -115,6 +120,8 @@ class Dispatcher:
         try:
             answer = await self._answer(exchange, draw, settings)
             outcome = "ok" if len(answer.attempts) == 1 else "ok_after_failures"
+            if settings.sticky:
+                self.conversations.answered(call, answer.candidate.key)
             return answer
         except ClientGone:
             raise

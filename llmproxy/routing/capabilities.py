@@ -39,6 +39,7 @@ def describe(model: Model, config: Config, facts: Facts) -> Model:
     if model.local:
         return replace(
             model,
+            favourite=matches(config.routing.favourites, model.source, model.id),
             tier=_lookup(config.model_reasoning, model) or model.tier,
             capabilities=model.capabilities | frozenset(_lookup(config.model_capabilities, model) or ()),
         )
@@ -53,6 +54,7 @@ def describe(model: Model, config: Config, facts: Facts) -> Model:
     return replace(
         model,
         free=_is_free(model, config, facts),
+        favourite=matches(config.routing.favourites, model.source, model.id),
         chat=model.chat and not _NOT_CHAT.search(model.id) and not matches_id(facts.not_chat, model.id),
         capabilities=capabilities,
         lacks=model.lacks - capabilities,

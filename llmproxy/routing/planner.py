@@ -27,8 +27,9 @@ _CHANCE = 0.05
 class Moment:
     """What a plan is made of besides the call: what is known now.
 
-    `now` is of the clock of `health`, `wall` in Unix seconds. `ticket` counts calls: candidates that are as good as
-    each other take turns by it, or with `random` (0 to 1) are drawn by weight where the order is `best`.
+    `now` is of the clock of `health`, `wall` in Unix seconds. `last` is the key of the candidate that answered this
+    conversation the last time: a pool asks it first while it is as good as any. `ticket` counts calls: candidates that
+    are as good as each other take turns by it, or with `random` (0 to 1) are drawn by weight where the order is `best`.
     """
 
     health: Health
@@ -37,6 +38,7 @@ class Moment:
     book: Book | None = None
     wall: float = 0.0
     random: Callable[[], float] | None = None
+    last: str = ""
 
 
 class Draw:
@@ -108,6 +110,9 @@ class _Walk:
         silent: list[tuple[Kept, Cooldown]] = []
         seen: set[str] = set()
         for selection in selections:
+            if self._moment.last and selection.pool and (entry := self._again(selection)) is not None:
+                seen.add(entry.candidate.key)
+                yield entry
             for candidate, rotation in self._ordered(selection):
                 if candidate.key in seen:
                     continue
@@ -137,6 +142,17 @@ class _Walk:
                 self.dropped.append(Dropped(entry.candidate, _told(cooldown, self._moment.now), wait_s))
             else:
                 yield entry
+
+    def _again(self, selection: Selection) -> Kept | None:
+        """The candidate that answered before, when nothing speaks against it."""
+        candidate = next((one for one in selection.candidates if one.key == self._moment.last), None)
+        if candidate is None or not endpoint_fits(candidate.model, self._call):
+            return None
+        if rank(candidate.model, self._call.needs | selection.needs, self._moment.health.gained):
+            return None
+        if self._why_not(candidate, None) is not None or self._why_last(candidate, named=False) != (None, None):
+            return None
+        return Kept(candidate, f"{selection.reason}; answered this conversation before")
 
     def _ordered(self, selection: Selection) -> Iterator[tuple[Candidate, Rotation | None]]:
         moment, needs = self._moment, self._call.needs

@@ -19,8 +19,8 @@ _TIER_RANK = {"deep": 0, "standard": 1, None: 2, "exploratory": 3}
 
 
 def best(candidates: Iterable[Candidate]) -> Groups:
-    """Strongest tier first; toys last."""
-    return _grouped(candidates, lambda model: (model.toy, _TIER_RANK[model.tier]))
+    """Favourites first, then by tier, the strongest first; toys last."""
+    return _grouped(candidates, lambda model: (not model.favourite, model.toy, _TIER_RANK[model.tier]))
 
 
 def cheapest(candidates: Iterable[Candidate]) -> Groups:
