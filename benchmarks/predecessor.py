@@ -7,11 +7,11 @@ Every failure, whatever it says, is the same cooldown.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from llmproxy.core.errors import AttemptError
-from llmproxy.core.types import Candidate, Model, Usage
+from llmproxy.core.types import Candidate, Model, Reading, Usage
 from llmproxy.routing.catalog import Catalog
 from llmproxy.routing.declared import Rule
 from llmproxy.routing.limits import Limit, Period, window_of
@@ -103,8 +103,8 @@ class _Turn:
         assert self._asked is not None
         self._policy.out_until[self._asked.key] = now + COOLDOWN_S
 
-    def answered(self, usage: Usage, now: float) -> None:
-        """Only now it is counted."""
+    def answered(self, usage: Usage, told: Iterable[Reading], now: float) -> None:
+        """Only now it is counted; headers are not read."""
         assert self._asked is not None
         for window in self._policy.windows(self._asked):
             window.count(usage, now)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from llmproxy.core.errors import AttemptError, TimedOut
-from llmproxy.core.types import Candidate, Usage
+from llmproxy.core.types import Candidate, Reading, Usage
 from llmproxy.routing.book import Lease
 from llmproxy.simulation.demand import Request
 from llmproxy.simulation.upstreams import Upstreams, seconds
@@ -57,8 +57,8 @@ class Turn(Protocol):
         """The one that was asked has failed."""
         ...
 
-    def answered(self, usage: Usage, now: float) -> None:
-        """The one that was asked has answered."""
+    def answered(self, usage: Usage, told: Iterable[Reading], now: float) -> None:
+        """The one that was asked has answered, and `told` in its headers what is left."""
         ...
 
 
@@ -126,6 +126,7 @@ class Simulation:
         self._go_on(request, turn)
 
     def _answer(self, request: Request, candidate: Candidate, turn: Turn, taken: Lease) -> None:
-        turn.answered(self._upstreams.done(taken, request, self._now), self._now)
+        usage = self._upstreams.done(taken, request, self._now)
+        turn.answered(usage, self._upstreams.told(candidate, self._now), self._now)
         self.result.served += 1
         self.result.by_candidate[candidate.key] += 1

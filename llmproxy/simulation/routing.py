@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 
 from llmproxy.core.errors import AttemptError, NoRoom
-from llmproxy.core.types import Call, Candidate, Kept, Model, Usage
+from llmproxy.core.types import Call, Candidate, Kept, Model, Reading, Usage
 from llmproxy.gateway.ledger import Ledger
 from llmproxy.gateway.queue import Queue
 from llmproxy.routing.book import Book, Lease
@@ -84,10 +84,12 @@ class _Turn:
         self._routing.health.failed(kept.candidate, error, now, self._call)
         self._queue.failed(kept, error)
 
-    def answered(self, usage: Usage, now: float) -> None:
-        """The lease is settled."""
+    def answered(self, usage: Usage, told: Iterable[Reading], now: float) -> None:
+        """The lease is settled; what is left is learned."""
         assert self._asked is not None
         kept, lease = self._asked
         self._routing.now = now
         self._routing.ledger.settle(lease, usage)
+        for reading in told:
+            self._routing.ledger.book.learn(kept.candidate, reading, "header", now, lease=lease)
         self._routing.health.succeeded(kept.candidate, _FIRST_TOKEN_S, self._call)

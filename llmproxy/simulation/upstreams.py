@@ -13,7 +13,16 @@ from llmproxy.routing.limits import Limit
 from llmproxy.simulation.demand import Request
 
 # These say how long to wait and nothing of the limit; the others name it, in a header or in the refusal.
-_MUTE = frozenset({"nvidia", "z-ai", "zhipu", "mistral", "llm7", "kilo"})
+_MUTE = frozenset({"nvidia", "z-ai", "zhipu", "llm7", "kilo"})
+# These tell with each answer what is left of these windows (in seconds), of requests and of tokens.
+_EVERY = (60.0, 3_600.0, 86_400.0)
+_TELLS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "groq": ((86_400.0,), (60.0,)),
+    "cerebras": (_EVERY, _EVERY),
+    "mistral": ((60.0,), (60.0,)),
+    "sambanova": (_EVERY, ()),
+    "cohere": ((60.0,), ()),
+}
 
 _FIRST_OUTPUT_S = 0.3
 _TOKENS_S = 100.0
@@ -76,6 +85,14 @@ class Upstreams:
         usage = Usage(request.prompt_tokens, request.completion_tokens)
         self._book.settle(lease, usage, now)
         return usage
+
+    def told(self, candidate: Candidate, now: float) -> Iterator[Reading]:
+        """What the headers of an answer say is left."""
+        requests, tokens = _TELLS.get(candidate.model.source, ((), ()))
+        for known in self._book.meters_of(candidate, now) if requests or tokens else ():
+            limit = known.limit
+            if limit.seconds in {"requests": requests, "tokens": tokens}.get(limit.unit, ()):
+                yield Reading(limit.unit, limit.seconds, limit.amount, max(0.0, known.room(now)))
 
 
 def seconds(request: Request) -> float:
