@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -72,8 +73,19 @@ class Selection:
         found = self._rotations.get(needs)
         if found is None:
             wanted = needs | self.needs
+            groups = tuple(part for group in groups for part in self._set_apart(group))
             found = self._rotations[needs] = tuple(Rotation(group, wanted, self.in_pools) for group in groups)
         return found
+
+    def _set_apart(self, group: tuple[Candidate, ...]) -> Groups:
+        """Members of small pools of the user stand behind the others: calls for these pools have nobody else."""
+        if not self.in_pools:
+            return (group,)
+        counts = Counter(pool for one in group for pool in self.in_pools.get(one.key, ()))
+        small = {pool for pool, count in counts.items() if 2 * count <= len(group)}
+        free = tuple(one for one in group if not small & self.in_pools.get(one.key, frozenset()))
+        kept = tuple(one for one in group if small & self.in_pools.get(one.key, frozenset()))
+        return tuple(part for part in (free, kept) if part)
 
 
 class Catalog:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmproxy.core.config import Config
 from llmproxy.core.types import Candidate, Model
+from llmproxy.routing.catalog import Catalog, Offer
 from llmproxy.routing.rotation import Rotation, spared
 from tests.core.properties import quick
 
@@ -128,3 +130,21 @@ def test_the_members_of_a_pool_are_spared_by_calls_for_others() -> None:
     """Who asks for that pool has nobody else."""
     everybody = group(4)
     assert spared(everybody, frozenset(), {everybody[0].key: frozenset({"pool coder"})}) == {everybody[0].key: 0.25}
+
+
+def test_members_of_a_small_pool_are_asked_by_others_only_when_nobody_else_is_left() -> None:
+    """Calls for that pool have nobody else; a pool of most of the models sets nobody apart."""
+    models = tuple(Model("s", name, free=True) for name in "abcdef")
+    config = Config.model_validate(
+        {"pools": {"few": {"where": {"models": ["s/a", "s/b"]}}, "most": {"where": {"models": ["s/[c-f]"]}}}}
+    )
+    catalog = Catalog([Offer("s", models)], config)
+
+    def drawn(name: str) -> list[list[str]]:
+        rotations = catalog.select(name).rotations(frozenset())
+        draw = random.Random(1).random
+        return [sorted(one.model.id for one in part.turns(0.0, 0, lambda _: 1.0, draw)) for part in rotations]
+
+    assert drawn("llmproxy/free") == [["c", "d", "e", "f"], ["a", "b"]]
+    assert drawn("llmproxy/few") == [["a", "b"]]
+    assert drawn("llmproxy/most") == [["c", "d", "e", "f"]]
