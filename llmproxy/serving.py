@@ -18,7 +18,10 @@ from llmproxy.access import check_access
 from llmproxy.app import RUNTIME, Runtime, build_app
 from llmproxy.core.config import Config
 from llmproxy.core.errors import ConfigError
+from llmproxy.core.tasks import Background
 from llmproxy.web.state import SERVICES, Services
+
+_COLLECT_S = 30.0
 
 
 def run(config: Config, *, path: Path | None, local: bool, workers: int = 1, first: bool = True) -> None:
@@ -48,6 +51,8 @@ async def _serve(config: Config, path: Path | None, local: bool, workers: int, f
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
+    background = Background()
+    background.start(_collect(), "collector")
     try:
         try:
             shared = True if workers > 1 else None
@@ -61,7 +66,17 @@ async def _serve(config: Config, path: Path | None, local: bool, workers: int, f
         await stop.wait()
         await _drain(services, server.grace)
     finally:
+        await background.aclose()
         await runner.cleanup()
+
+
+async def _collect() -> None:
+    """Collect now and then: libraries leave cycles behind (a body that cannot be decoded keeps its buffers), and with
+    the thresholds above the oldest generation would hardly ever be looked at. Some milliseconds each time.
+    """
+    while True:
+        await asyncio.sleep(_COLLECT_S)
+        gc.collect()
 
 
 async def _drain(services: Services, grace_s: float) -> None:
