@@ -455,7 +455,7 @@ WARM_ROUNDS = 1
 GROWTH_BYTES = 256 * 1024  # over about 300 calls
 AT_ONCE = 12
 MADE_FOR_ONE_CALL = (Relay, Exchange, Try, Patience, Draw)
-FEW = 6  # objects of some 75 calls that may wait for a collection
+FEW = 24  # of the hundreds of objects of some 75 calls that may wait for a collection
 BRIEF: Json = {"request_timeout": 0.8, "first_token_timeout": 0.8, "stall_timeout": 0.6, "keep_alive": 0.1}
 REPEATED = [fault for fault in FAULTS if fault.name not in ("trickle", "slow first token")]
 
