@@ -58,6 +58,7 @@ _BY_CODE: dict[str, RefusalKind] = {
 
 # Prose is the weakest signal: it is asked only about a 400 or 422 that no code explains.
 _PROSE_KINDS: tuple[tuple[str, RefusalKind], ...] = (
+    (r"credit balance is too low|reached your specified api usage limits", "credit"),
     (r"api key not valid|invalid api key|incorrect api key|api key expired|invalid token", "auth"),
     (
         r"context (length|window)|maximum context|too many (input )?tokens|prompt is too long|"
