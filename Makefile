@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: serve test check format bench bench-quick bench-local soak eval-tiny eval-recorded eval-limits train-tiny clean
+.PHONY: serve test check format bench bench-quick bench-local soak eval-tiny eval-recorded eval-limits eval-scrapers train-tiny clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.local
@@ -50,6 +50,9 @@ eval-tiny: $(VENV)/.dev
 
 eval-recorded: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.recorded --data $(DATA) $(ARGS)
+
+eval-scrapers: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.scrapers --data $(DATA) $(ARGS)
 
 eval-limits: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.limits $(ARGS)

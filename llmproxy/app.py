@@ -7,7 +7,7 @@ import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import random
@@ -38,19 +38,24 @@ from llmproxy.gateway.metrics import Metrics
 from llmproxy.gateway.quota_watch import QuotaWatch
 from llmproxy.gateway.state import SqliteState
 from llmproxy.logs import RequestLog
+from llmproxy.refresh import Refresher, known_findings, open_store
 from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Offer
 from llmproxy.routing.declared import Rule
+from llmproxy.routing.findings import Findings
 from llmproxy.routing.limits import SECONDS
 from llmproxy.web.routes import build_web
 from llmproxy.web.state import Services
 from providers import catalog as provider_catalog
 from providers.http import new_session
 from providers.listing import filtered
-from providers.openai_compatible import OpenAiCompatible
+from providers.sources import source_of
 
 if TYPE_CHECKING:
     from llmproxy.gateway.shared import Shared
+    from scrapers.base import Evidence
+    from scrapers.board import Board
+    from scrapers.store import EvidenceStore
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +81,7 @@ def read_parts(config: Config, *, folder: Path | None = None, local: bool = True
     from_environment = {
         name: None
         for name, entry in provider_catalog.catalog().items()
-        if not written and entry.key_variable and not entry.retired and entry.protocol in provider_catalog.PROTOCOLS
+        if not written and entry.key_variable and not entry.retired and not entry.is_twin
     }
     for name in (*written, *from_environment):
         try:
@@ -168,6 +173,8 @@ class Runtime:
         self.parts = read_parts(config, folder=path and path.parent, local=local)
         self.metrics = Metrics()
         self.inventory = Inventory(ListCache(_cache_path()))
+        if config.state.url != "memory":
+            self.inventory.findings = known_findings(path)
         self.inventory.configure(_with_aliases(config, self.parts), self.parts.offers, self.parts.cache_keys)
         self.sources: dict[str, Source] = {}
         self.ledger = Ledger(Book(self._rule, provider_catalog.reserves_output, self._unmeasured))
@@ -183,13 +190,16 @@ class Runtime:
             log_request=self.log,
             missing=lambda: self.parts.missing,
             local=lambda: self._local,
+            scraped=lambda: self.refresher.status() if self.refresher is not None else {},
         )
+        self.refresher: Refresher | None = None
         self._quotas = QuotaWatch(self.ledger, lambda: self.inventory.catalog)
         self._background = Background()
         self._keeper: Keeper | Shared | None = None
         self._session: aiohttp.ClientSession | None = None
         self._local: LocalSource | None = None
         self.dispatcher.loading = lambda: self._local.loading if self._local is not None else ()
+        self.metrics.scraped = self.services.scraped
         self.metrics.local.status = lambda: self._local.status() if self._local is not None else ()
 
     async def start(self) -> None:
@@ -199,12 +209,16 @@ class Runtime:
         if self._keeper is not None:
             await self._keeper.start()
         await self._adopt(self.parts)
+        self.refresher = self._new_refresher()
+        await self.refresher.start()
         if self.path is not None:
             self._background.start(self._watch(self.path), "config watcher")
 
     async def aclose(self) -> None:
         """End background work, worker processes and connections."""
         await self._background.aclose()
+        if self.refresher is not None:
+            await self.refresher.aclose()
         await self._quotas.aclose()
         if self._keeper is not None:
             await self._keeper.aclose()
@@ -221,9 +235,67 @@ class Runtime:
         parts = read_parts(config, folder=self.path and self.path.parent, local=self._with_local)
         config = config.with_server(config.server.model_copy(update={"host": self.config.server.host}))
         self.inventory.configure(_with_aliases(config, parts), parts.offers, parts.cache_keys)
+        before = self.config
         self.config, self._settings = config, read_settings(config)
+        rescheduled = config.scrape != before.scrape
         await self._adopt(parts)
         self.ledger.book.reconfigure(self._rule)
+        if self.refresher is not None and rescheduled:
+            self.refresher.reschedule()
+
+    def take_over(self, findings: Findings) -> None:
+        """What scrapers found, from the next call on; calls in flight end on the snapshot that they began with."""
+        self.inventory.adopt(findings)
+        self.ledger.book.reconfigure(self._rule)
+
+    def _new_refresher(self) -> Refresher:
+        """Who keeps the findings fresh, with the other replicas where there are some."""
+        state = self.config.state
+        board: Board | None = None
+        if state.shared:
+            from scrapers.board import Board as SharedBoard
+
+            board = SharedBoard(state.address())
+        store = open_store(self.path, memory=state.url == "memory")
+        return Refresher(
+            lambda: self.config,
+            lambda: self.parts.providers,
+            self._listed_ids,
+            self.take_over,
+            store,
+            board=board,
+            probes=self.probe,
+        )
+
+    async def probe(self, store: EvidenceStore, most: int) -> Sequence[Evidence]:
+        """What tiny real requests to so many free models show."""
+        if not most:
+            return ()
+        from llmproxy.probing import probe_free
+
+        return await probe_free(self.dispatcher, self.inventory.catalog.models, store, most)
+
+    @contextlib.asynccontextmanager
+    async def idle(self) -> AsyncIterator[None]:
+        """Providers that can be called, with their lists, for a command that serves nobody."""
+        async with new_session(self.config.server.connect_timeout) as session:
+            for name, settings in self.parts.providers.items():
+                self.sources[name] = source_of(settings, session)
+            self._keeper = self._new_keeper()
+            if self._keeper is not None:
+                await self._keeper.start()
+            try:
+                await asyncio.gather(*(self.inventory.refresh(source) for source in self.sources.values()))
+                yield
+            finally:
+                if self._keeper is not None:
+                    await self._keeper.aclose()
+                self.sources.clear()
+
+    def _listed_ids(self) -> Mapping[str, list[str]]:
+        """By provider, the ids that its own list has now."""
+        offers = self.inventory.catalog.offers.values()
+        return {offer.source: [model.id for model in offer.models] for offer in offers}
 
     def _new_keeper(self) -> Keeper | Shared | None:
         """Who keeps what is counted: a file beside the configuration, a Redis of several processes, or nobody."""
@@ -239,15 +311,15 @@ class Runtime:
 
     def _rule(self, model: Model) -> Rule | None:
         """The free limits that are written down for a model."""
-        return provider_catalog.rule_of(model, self.config.free_limits)
+        return provider_catalog.rule_of(model, self.config.free_limits, self.inventory.findings)
 
     def _unmeasured(self, model: Model) -> bool:
-        return provider_catalog.is_unmeasured(model, self.config.free_limits)
+        return provider_catalog.is_unmeasured(model, self.config.free_limits, self.inventory.findings)
 
     async def _adopt(self, parts: Parts) -> None:
         assert self._session is not None
         before, self.parts = self.parts, parts
-        providers = {name: OpenAiCompatible(settings, self._session) for name, settings in parts.providers.items()}
+        providers = {name: source_of(settings, self._session) for name, settings in parts.providers.items()}
         after: dict[str, Source] = dict(providers)
         if parts.weights:
             setting = _setting(self.config, parts.warm, self.metrics)

@@ -107,7 +107,7 @@ def models(config_path: Path | None, as_json: bool, no_local: bool) -> None:
     """What can be routed now: capabilities, health, why a candidate is out, what is missing for more."""
     from llmproxy import inspection
 
-    body = _run(lambda config: inspection.candidates(config, local=not no_local), config_path)
+    body = _run(lambda config, path: inspection.candidates(config, path, local=not no_local), config_path)
     _print(body, inspection.show_candidates, as_json)
 
 
@@ -134,7 +134,7 @@ def explain(
     from llmproxy import inspection
 
     wanted = {*needs, *(name for name, on in (("tools", tools), ("vision", vision), ("json", json_output)) if on)}
-    body = _run(lambda config: inspection.explain(config, model, sorted(wanted), tokens), config_path)
+    body = _run(lambda config, path: inspection.explain(config, path, model, sorted(wanted), tokens), config_path)
     _print(body, inspection.show_plan, as_json)
     if not body["kept"]:
         sys.exit(1)
@@ -145,12 +145,89 @@ def explain(
 @as_json_option
 @click.option("--live", is_flag=True, help="Also make one tiny real call to each provider.")
 def check(config_path: Path | None, as_json: bool, live: bool) -> None:
-    """Check the configuration, the keys, and whether each provider can be reached."""
-    from llmproxy import inspection
+    """Check the configuration, the keys, and whether each provider can be reached; tell how to mend what is wrong."""
+    from llmproxy.wizard import check as checking
 
-    body = _run(lambda config: inspection.check(config, live=live), config_path)
-    _print(body, inspection.show_check, as_json)
+    body = _run(lambda config, path: checking.check(config, live=live, path=path), config_path)
+    _print(body, checking.show, as_json)
     if not body["ok"]:
+        sys.exit(1)
+
+
+@main.command()
+@with_config
+@click.option("--non-interactive", is_flag=True, help="Ask nothing: do what the other options say.")
+@click.option("--plain", is_flag=True, help="Ask in plain lines, without arrow keys.")
+@click.option(
+    "--provider", "providers", multiple=True, metavar="NAME[=VARIABLE]", help="Use it; its key is in VARIABLE."
+)
+@click.option("--provider-url", "provider_urls", multiple=True, metavar="NAME=URL", help="Its address.")
+@click.option("--keys-from-environment", is_flag=True, help="Use every provider whose usual variable is set.")
+@click.option("--without", multiple=True, metavar="NAME", help="Remove a provider.")
+@click.option("--find-servers", is_flag=True, help="Use Ollama, LM Studio, llama.cpp and vLLM where they run here.")
+@click.option("--server-port", "server_ports", multiple=True, metavar="NAME=PORT", help="Look for such a server there.")
+@click.option("--local", "local_models", multiple=True, metavar="MODEL", help="Run it here; several replace the list.")
+@click.option("--no-local", is_flag=True, help="Run no model here.")
+@click.option("--pull", is_flag=True, help="Download what --local names.")
+@click.option("--alias", "aliases", multiple=True, metavar="NAME=TARGET", help="Another name for a model or pool.")
+@click.option("--pool", "pools", multiple=True, metavar="NAME=GLOB,...", help="A pool of these models, in this order.")
+@click.option("--host", help="Address to listen on; beyond this machine a key is made.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.")
+@click.option("--new-key", is_flag=True, help="Add a new key for clients.")
+@click.option(
+    "--test/--no-test", default=True, help="Call the providers, and once through all; else nothing is written."
+)
+@click.option("--snippets", is_flag=True, help="Print how to use it from elsewhere.")
+def setup(config_path: Path | None, **wishes: Any) -> None:
+    """Set llmproxy up, or change its set-up: providers, keys, local models, names, address."""
+    from llmproxy.wizard import flags, run
+
+    try:
+        sys.exit(run.setup(config_path or configuration.default_path(), flags.Wishes(**wishes)))
+    except LlmproxyError as error:
+        raise Failing(error) from error
+
+
+@main.command()
+@with_config
+@as_json_option
+@click.option("--source", "sources", default="", metavar="A,B", help="Only these sources.")
+@click.option("--provider", default="", help="Only sources that say something of this provider.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and keep nothing.")
+@click.option("--from", "from_folder", type=click.Path(file_okay=False, path_type=Path), help="Read saved replies.")
+@click.option("--save", "save_folder", type=click.Path(file_okay=False, path_type=Path), help="Save the replies.")
+@click.option(
+    "--probe",
+    "probes",
+    type=click.IntRange(0),
+    is_flag=False,
+    flag_value=20,
+    default=0,
+    metavar="[N]",
+    help="Also send tiny real requests to N (20) free models.",
+)
+@click.option(
+    "--write-catalog",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Also write what was found into the catalogue of providers.",
+)
+@click.option("--status", "mode", flag_value="status", help="Show the version in use, the last refresh, and versions.")
+@click.option("--rollback", "mode", flag_value="rollback", help="Go back to the version before, and hold it.")
+@click.option("--to", "to_version", type=click.IntRange(1), help="With --rollback: to this version.")
+def scrape(config_path: Path | None, as_json: bool, **wishes: Any) -> None:
+    """Look up what providers give away today, once; the server also does it on a schedule."""
+    from llmproxy import scraping
+
+    found, path = read_config(config_path)
+    try:
+        body, show_text, ok = scraping.run(found, path, scraping.Wishes(**wishes))
+    except LlmproxyError as error:
+        raise Failing(error) from error
+    _print(body, show_text, as_json)
+    if not ok:
         sys.exit(1)
 
 
@@ -223,13 +300,13 @@ def show(config_path: Path | None) -> None:
     click.echo(json.dumps(found.model_dump(mode="json"), indent=2, ensure_ascii=False))
 
 
-def _run(work: Callable[[Config], Any], config_path: Path | None) -> dict[str, Any]:
+def _run(work: Callable[[Config, Path | None], Any], config_path: Path | None) -> dict[str, Any]:
     """Run one inspection; its result is a JSON object."""
     import asyncio
 
-    found, _ = read_config(config_path)
+    found, path = read_config(config_path)
     try:
-        body: dict[str, Any] = asyncio.run(work(found))
+        body: dict[str, Any] = asyncio.run(work(found, path))
     except LlmproxyError as error:
         raise Failing(error) from error
     return body

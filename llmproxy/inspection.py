@@ -1,38 +1,36 @@
-"""What `llmproxy models`, `explain` and `check` tell: from the running server if there is one, else worked out here."""
+"""What `llmproxy models` and `explain` tell: from the running server if there is one, else worked out here."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from llmproxy.app import Runtime, read_parts
+from llmproxy.app import Runtime
 from llmproxy.core.config import Config
 from llmproxy.core.env import MissingVariable
-from llmproxy.core.errors import InvalidRequest, LlmproxyError, ModelNotFound
-from llmproxy.core.types import Call, JsonObject
+from llmproxy.core.errors import InvalidRequest, ModelNotFound
+from llmproxy.core.types import JsonObject
 from llmproxy.dialects.openai import parse_chat
-from llmproxy.gateway.attempt import Waits, whole
 from llmproxy.web.models import candidate_body, plan_body
 from providers.http import new_session
-from providers.openai_compatible import OpenAiCompatible
+from providers.sources import source_of
 
 _ASK_S = 3.0
-_LIST_S = 15.0
 
 
-async def candidates(config: Config, *, local: bool = True) -> JsonObject:
+async def candidates(config: Config, path: Path | None = None, *, local: bool = True) -> JsonObject:
     """Every candidate with its capabilities and health, and what is missing for more."""
     served = await _ask(config, "GET", "/v1/route/candidates", None)
     if served is not None:
         return {"from": "the running server", **served}
-    async with _runtime(config, local=local) as runtime:
+    async with _runtime(config, path, local=local) as runtime:
         catalog, health, ledger = runtime.inventory.catalog, runtime.dispatcher.health, runtime.ledger
         now = asyncio.get_running_loop().time()
         entries = [
@@ -44,78 +42,26 @@ async def candidates(config: Config, *, local: bool = True) -> JsonObject:
         return {"from": "the configuration", "candidates": entries, "missing": missing}
 
 
-async def explain(config: Config, model: str, needs: list[str], tokens: int) -> JsonObject:
+async def explain(config: Config, path: Path | None, model: str, needs: list[str], tokens: int) -> JsonObject:
     """The plan for a call of `model`."""
     text = "x" * (4 * tokens)
     request: JsonObject = {"model": model, "needs": needs, "messages": [{"role": "user", "content": text}]}
     served = await _ask(config, "POST", "/v1/route/explain", request)
     if served is not None:
         return {"from": "the running server", **served}
-    async with _runtime(config) as runtime:
+    async with _runtime(config, path) as runtime:
         del request["needs"]
         call = parse_chat(request, "explain")
         call.needs = frozenset(needs)
         return {"from": "the configuration", **plan_body(runtime.dispatcher.plan(call, whole=True), call)}
 
 
-async def check(config: Config, *, live: bool) -> JsonObject:
-    """Each provider: is its key there, does its list answer, and (live) does it answer one tiny call."""
-    parts = read_parts(config)
-    results: list[JsonObject] = [
-        {"source": name, "ok": False, "problem": problem, "fix": problem} for name, problem in parts.missing.items()
-    ]
-    results += [
-        {"source": f"local/{weights.name}", "ok": True, "models": 1, "folder": str(weights.folder)}
-        for weights in parts.weights
-    ]
-    async with new_session(config.server.connect_timeout) as session:
-        sources = [OpenAiCompatible(settings, session) for settings in parts.providers.values()]
-        results += await asyncio.gather(*(_check_one(source, config, live=live) for source in sources))
-    configured = {name for name, provider in config.providers.items() if provider.enabled} | parts.providers.keys()
-    failed = [
-        entry for entry in results if not entry["ok"] and (entry["source"] in configured or "/" in entry["source"])
-    ]
-    return {"ok": not failed, "warnings": list(config.warnings), "sources": results}
-
-
-async def _check_one(source: OpenAiCompatible, config: Config, *, live: bool) -> JsonObject:
-    started = time.perf_counter()
-    entry: JsonObject = {"source": source.name, "url": source.settings.base_url, "keys": len(source.settings.keys)}
-    try:
-        async with asyncio.timeout(_LIST_S):
-            found = await source.models()
-        entry |= {"ok": True, "models": len(found), "list_ms": round((time.perf_counter() - started) * 1000)}
-        if live:
-            entry |= await _call_one(source, config)
-    except TimeoutError:
-        entry |= {"ok": False, "problem": f"no answer within {_LIST_S:g} s"}
-    except LlmproxyError as error:
-        entry |= {"ok": False, "problem": error.message}
-    return entry
-
-
-async def _call_one(source: OpenAiCompatible, config: Config) -> JsonObject:
-    """One call of one token or so, to a chat model that is free where one is known to be."""
-    runtime = Runtime(config, local=False)
-    runtime.inventory.configure(config, runtime.parts.offers, {})
-    await runtime.inventory.refresh(source)
-    chat = [model for model in runtime.inventory.catalog.models if model.source == source.name and model.chat]
-    if not chat:
-        return {"ok": False, "problem": "its list has no chat model"}
-    model = next((model for model in chat if model.free), chat[0])
-    body: JsonObject = {"messages": [{"role": "user", "content": "Say ok."}], "max_tokens": 8}
-    call = Call("check", "chat", model.name, body)
-    started = time.perf_counter()
-    await whole(source, runtime.inventory.catalog.credentials_of(model)[0], call, Waits(), 30.0)
-    return {"ok": True, "live_model": model.name, "live_ms": round((time.perf_counter() - started) * 1000)}
-
-
 @asynccontextmanager
-async def _runtime(config: Config, *, local: bool = True) -> AsyncIterator[Runtime]:
+async def _runtime(config: Config, path: Path | None, *, local: bool = True) -> AsyncIterator[Runtime]:
     """A runtime that knows its lists and serves nothing."""
-    runtime = Runtime(config, local=local)
+    runtime = Runtime(config, path=path, local=local)
     async with new_session(config.server.connect_timeout) as session:
-        sources = [OpenAiCompatible(settings, session) for settings in runtime.parts.providers.values()]
+        sources = [source_of(settings, session) for settings in runtime.parts.providers.values()]
         await asyncio.gather(*map(runtime.inventory.refresh, sources))
         yield runtime
 
@@ -195,20 +141,6 @@ def show_plan(body: dict[str, Any]) -> None:
     console.print(table)
     if body["hint"]:
         console.print(body["hint"])
-
-
-def show_check(body: dict[str, Any]) -> None:
-    """What works and what does not, a line each."""
-    console = Console(highlight=False)
-    for warning in body["warnings"]:
-        console.print(f"config: {warning}")
-    table = _table("source", "state", "")
-    for entry in body["sources"]:
-        told = entry.get("problem") or f"{entry['models']} models"
-        if "live_model" in entry:
-            told += f"; {entry['live_model']} answered in {entry['live_ms']} ms"
-        table.add_row(entry["source"], "ok" if entry["ok"] else "FAILED", told)
-    console.print(table)
 
 
 def _table(*headings: str) -> Table:

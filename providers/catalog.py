@@ -17,9 +17,11 @@ from llmproxy.core.config import FreeLimit, Provider
 from llmproxy.core.env import MissingVariable, Secret, expand
 from llmproxy.core.types import Model, Rate
 from llmproxy.routing.capabilities import Facts
-from llmproxy.routing.declared import Rule, rule_for, rules_of_catalog
+from llmproxy.routing.declared import Rule, rules_of_catalog
+from llmproxy.routing.findings import Findings, rule_with
 
-PROTOCOLS = frozenset({"openai"})
+PROTOCOLS = frozenset({"openai", "anthropic", "gemini"})
+_NONE = Findings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,18 @@ class Entry:
         """Ids that work whether the provider's list has them or not."""
         listed = tuple(glob for glob in self.free_models if not set(glob) & set("*?["))
         return listed + tuple((self.quirks or {}).get("models_extra", ()))
+
+    @property
+    def is_twin(self) -> bool:
+        """Whether it is another provider's account under a second address, which nobody asked for by its key alone."""
+        return bool((self.quirks or {}).get("shares_limits_with")) and "${" not in self.base_url
+
+    @property
+    def exact_ids(self) -> frozenset[str]:
+        """Every id that the entry names in full."""
+        named = [*self.known_models, *(glob for glob, _ in self.facts.capabilities + self.facts.context_tokens)]
+        named += [glob for rule in self.free_limits for glob in rule.globs]
+        return frozenset(name for name in named if not set(name) & set("*?["))
 
     @property
     def key_variable(self) -> str | None:
@@ -134,16 +148,16 @@ def resolve(name: str, written: Provider | None) -> Settings:
     )
 
 
-def rule_of(model: Model, written: Mapping[str, FreeLimit]) -> Rule | None:
-    """The free limits that are written down for a model: in the configuration, else in the catalogue."""
+def rule_of(model: Model, written: Mapping[str, FreeLimit], findings: Findings = _NONE) -> Rule | None:
+    """The free limits that are known of a model: in the configuration, else as found, else in the catalogue."""
     entry = catalog().get(model.source)
-    return rule_for(model, written, entry.free_limits if entry is not None else ())
+    return rule_with(model, written, findings, entry.free_limits if entry is not None else ())
 
 
-def is_unmeasured(model: Model, written: Mapping[str, FreeLimit]) -> bool:
+def is_unmeasured(model: Model, written: Mapping[str, FreeLimit], findings: Findings = _NONE) -> bool:
     """Whether it is free at a provider of the catalogue, and no limit of it is written down anywhere."""
     entry = catalog().get(model.source)
-    return model.free and entry is not None and not entry.local and rule_of(model, written) is None
+    return model.free and entry is not None and not entry.local and rule_of(model, written, findings) is None
 
 
 def reserves_output(model: Model) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 import aiohttp
 from aiohttp.client_exceptions import ConnectionTimeoutError
+from multidict import CIMultiDict
 from yarl import URL
 
 from llmproxy import __version__
 from llmproxy.core.errors import AttemptError, BadReply, ConnectFailed, ConnectionLost
+from llmproxy.core.types import DEGRADED
 from llmproxy.dialects.refusals import refusal
 
 USER_AGENT = f"llmproxy/{__version__}"
@@ -57,6 +59,8 @@ class Request:
         self._response: aiohttp.ClientResponse | None = None
         self.status = 0
         self.headers: Mapping[str, str] = {}
+        # Fields of the call that were left out, to be told among the headers.
+        self.lost: tuple[str, ...] = ()
 
     async def __aenter__(self) -> Request:
         try:
@@ -64,7 +68,7 @@ class Request:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise mapped(error, before_headers=True) from error
         self.status = response.status
-        self.headers = response.headers
+        self.headers = degraded(response.headers, self.lost)
         if not 200 <= response.status < 300:
             raise await self._refused(response)
         return self
@@ -115,6 +119,11 @@ class Request:
         finally:
             response.release()
         return refusal(response.status, response.headers, raw, now=time.time())
+
+
+def degraded(headers: Mapping[str, str], lost: Sequence[str]) -> Mapping[str, str]:
+    """The headers of an answer, and the fields of the request that the provider could not honour."""
+    return CIMultiDict([*headers.items(), (DEGRADED, ", ".join(lost))]) if lost else headers
 
 
 def mapped(error: Exception, *, before_headers: bool = False) -> AttemptError:

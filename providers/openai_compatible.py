@@ -14,13 +14,13 @@ import orjson
 from yarl import URL
 
 from llmproxy.core.errors import BadReply, InvalidRequest
-from llmproxy.core.retry import backoff
-from llmproxy.core.types import Call, Candidate, JsonObject, Model, Reading, Reply
+from llmproxy.core.types import Call, Candidate, Model, Reading, Reply
 from llmproxy.dialects.ratelimits import read_quota
 from llmproxy.dialects.refusals import error_in_body
+from providers.calls import fetch_models, passed_through
 from providers.catalog import Settings
 from providers.http import Request
-from providers.listing import filtered, parse_models
+from providers.quirks import adapted
 
 _PATHS = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 
@@ -32,9 +32,7 @@ class OpenAiCompatible:
         self.settings = settings
         self._session = session
         self._urls = {endpoint: URL(settings.base_url + path) for endpoint, path in _PATHS.items()}
-        quirks = settings.quirks
-        self._max_tokens_field: str | None = quirks.get("max_tokens_field")
-        self._asks_usage = not quirks.get("no_stream_options")
+        self._asks_usage = not settings.quirks.get("no_stream_options")
 
     @property
     def name(self) -> str:
@@ -60,16 +58,7 @@ class OpenAiCompatible:
 
     async def models(self) -> Sequence[Model]:
         """GET the model list, with the provider's own quirks; raises `AttemptError` when it cannot be had."""
-        settings = self.settings
-        headers = self._headers(0)
-        async for attempt in backoff(BadReply, attempts=2):
-            with attempt:
-                async with Request(
-                    self._session, "GET", URL(settings.models_url), headers, None, settings.proxy
-                ) as request:
-                    raw = await request.read()
-        found = parse_models(raw, settings.name, id_field=settings.models_id_field, keep_task=settings.models_keep_task)
-        return filtered(found, settings.name, settings.model_filter, settings.known_models)
+        return await fetch_models(self._session, self.settings, self._headers(0))
 
     @property
     def tells_quota(self) -> bool:
@@ -93,30 +82,21 @@ class OpenAiCompatible:
     def _request(self, call: Call, candidate: Candidate) -> Request:
         headers = self._headers(candidate.credential)
         if call.endpoint == "passthrough":
-            url = URL(self.settings.base_url + call.path, encoded=True)
-            headers.update(call.raw_headers)
-            is_json = call.raw_headers.get("content-type", "").startswith("application/json")
-            model_id = orjson.dumps(candidate.model.id)[1:-1] if is_json else candidate.model.id.encode()
-            body = model_id.join(call.raw) if call.raw else None
-            return Request(self._session, call.method, url, headers, body, self.settings.proxy)
+            return passed_through(self._session, self.settings, call, candidate, headers)
         headers["Content-Type"] = "application/json"
-        try:
-            data = orjson.dumps(self._body(call, candidate))
-        except TypeError as error:
-            raise InvalidRequest(f"the request cannot be written as JSON: {error}") from error
-        return Request(self._session, "POST", self._urls[call.endpoint], headers, data, self.settings.proxy)
-
-    def _body(self, call: Call, candidate: Candidate) -> JsonObject:
-        body: dict[str, Any] = {"model": candidate.model.id, **call.body}
+        said, lost = adapted(call, self.settings.quirks)
+        body: dict[str, Any] = {"model": candidate.model.id, **said}
         if call.stream:
             body["stream"] = True
             if self._asks_usage and call.count_usage:
                 body["stream_options"] = {"include_usage": True}
-        if self._max_tokens_field == "max_completion_tokens" and "max_tokens" in body:
-            body.setdefault("max_completion_tokens", body.pop("max_tokens"))
-        elif self._max_tokens_field == "max_tokens" and "max_completion_tokens" in body:
-            body.setdefault("max_tokens", body.pop("max_completion_tokens"))
-        return body
+        try:
+            data = orjson.dumps(body)
+        except TypeError as error:
+            raise InvalidRequest(f"the request cannot be written as JSON: {error}") from error
+        request = Request(self._session, "POST", self._urls[call.endpoint], headers, data, self.settings.proxy)
+        request.lost = lost
+        return request
 
     def _headers(self, credential: int) -> dict[str, str]:
         headers = dict(self.settings.headers)

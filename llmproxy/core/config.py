@@ -11,10 +11,12 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cronsim import CronSim, CronSimError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -58,6 +60,27 @@ def _capability(value: Any) -> Any:
 def _state_url(value: str) -> str:
     if value not in ("sqlite", "memory") and not value.startswith(("redis://", "rediss://", "unix://", "${")):
         raise ValueError("must be sqlite, memory, or the redis:// URL of a server")
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{value!r} is no time zone") from error
+    return value
+
+
+def _cron(value: str | None) -> str | None:
+    if value is None:
+        return value
+    try:
+        if len(value.split()) != 5:
+            raise CronSimError("five fields are needed")
+        next(CronSim(value, datetime(2000, 1, 1)))
+    except (CronSimError, StopIteration) as error:
+        why = str(error) or "there is no such day"
+        raise ValueError(f"{value!r} is no cron expression (minute hour day month weekday): {why}") from error
     return value
 
 
@@ -300,9 +323,24 @@ class State(Section):
 
 
 class Scrape(Section):
-    schedule: str | None = "17 4 * * *"
+    """When what providers give away is looked up again, and where."""
+
+    schedule: Annotated[
+        str | None, AfterValidator(_cron), Field(description="cron: minute hour day month weekday; null: never")
+    ] = "17 4 * * *"
+    timezone: Annotated[str, AfterValidator(_zone), Field(description="of the schedule")] = "UTC"
+    jitter: Annotated[float, Field(ge=0, description="seconds after the scheduled time, at most")] = 300
     on_startup: bool = False
-    sources: tuple[str, ...] | None = None
+    sources: Annotated[tuple[str, ...] | None, Field(description="names of sources; null: all")] = None
+    probes: Annotated[Count, Field(description="tiny requests to free models in each run, to see what they can")] = 0
+
+
+class Inference(Section):
+    """The endpoints under `/api/inference`."""
+
+    vision_model: Annotated[str, Field(description="describes images where a request names no model")] = (
+        "llmproxy/vision"
+    )
 
 
 class Admin(Section):
@@ -328,6 +366,7 @@ class Config(Section):
     routing: Routing = Routing()
     state: State = State()
     scrape: Scrape = Scrape()
+    inference: Inference = Inference()
     admin: Admin = Admin()
 
     _warnings: tuple[str, ...] = PrivateAttr(())

@@ -92,9 +92,7 @@ MEANINGS: dict[str, str] = {
     "routing.max_attempts": "candidates to ask for one request, at most",
     "routing.delivery": "`whole` judges a stream before its first byte; `x-llmproxy-delivery` says it for one request",
     "state.url": "`sqlite` keeps what was counted and learned in `state.sqlite3` beside the file; `memory` forgets it",
-    "scrape.schedule": "read, without effect",
-    "scrape.on_startup": "read, without effect",
-    "scrape.sources": "read, without effect",
+    "scrape.on_startup": "also refresh in the background at the start",
     "admin.enabled": "read, without effect",
     "admin.token": "read, without effect",
 }

@@ -6,6 +6,7 @@
     │   ├── InvalidJson · InvalidRequest · InvalidApiKey · ModelNotFound · RequestTooLarge · MethodNotAllowed
     ├── ProxyError                     blames this proxy or the state of all candidates together
     │   ├── NoCandidates · QuotaExhausted · CapabilityUnmet · AllCandidatesFailed · DeadlineExceeded · ShuttingDown
+    │   ├── NotInstalled               a part of the installation is missing
     └── AttemptError                   blames one candidate: the loop goes on to the next one
         ├── ConnectFailed · ConnectionLost · TimedOut
         ├── NoRoom                     a free limit is used up: nothing was sent
@@ -145,6 +146,14 @@ class SameRefusal(ProxyError):
         super().__init__(message, param=param)
         self.refusal_status = refusal_status
         self.code = code
+
+
+class NotInstalled(ProxyError):
+    """What was asked for needs a part that is not installed; `message` says how to get it."""
+
+    status = 501
+    code = "not_installed"
+    blames = "proxy"
 
 
 class DeadlineExceeded(ProxyError):

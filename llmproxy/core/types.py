@@ -18,6 +18,8 @@ Unit = Literal[
 ]  # fmt: skip
 CAPABILITIES = frozenset({"tools", "vision", "reasoning", "json", "audio", "embeddings", "rerank", "speech", "prefill"})
 _NO_HEADERS: Mapping[str, str] = {}
+# The header of an answer that names the fields of the request which could not be honoured.
+DEGRADED = "x-llmproxy-degraded"
 TIERS: tuple[Tier, ...] = ("exploratory", "standard", "deep")
 
 
@@ -95,7 +97,8 @@ class Call:
     `method` and `raw` instead: the pieces of its body, between which the model's own id belongs.
     `hold` asks for a stream that is judged whole before its first byte goes out; `early` for forced JSON that is let
     out as it comes and checked at the end. `include_usage` is what the client asked for; `count_usage` is False where
-    it forbade asking the upstream.
+    it forbade asking the upstream. `dialect` is what the client speaks; `unheard` are fields of its request that
+    nobody here has a word for.
     """
 
     id: str
@@ -116,6 +119,8 @@ class Call:
     method: str = "POST"
     raw: tuple[bytes, ...] = ()
     raw_headers: Mapping[str, str] = field(default_factory=dict)
+    dialect: str = "openai"
+    unheard: tuple[str, ...] = ()
 
     @property
     def output_tokens(self) -> int:

@@ -63,6 +63,7 @@ class Try:
         "claim",
         "content_type",
         "first_s",
+        "headers",
         "kept",
         "listen",
         "mode",
@@ -84,6 +85,7 @@ class Try:
         self.listen: Callable[[Mapping[str, str]], None] | None = None  # is told the headers of a stream
         self.status = 200
         self.content_type = EVENTS
+        self.headers: Mapping[str, str] = {}
 
     @property
     def candidate(self) -> Candidate:
@@ -126,7 +128,8 @@ class Try:
     def _head(self) -> Head:
         elapsed_s = asyncio.get_running_loop().time() - self.started_s
         now = Attempt(self.candidate.model.name, "ok", elapsed_s, self.status)
-        return Head(self.candidate, self.reason, (*self._exchange.attempts, now), self.status, self.content_type)
+        attempts = (*self._exchange.attempts, now)
+        return Head(self.candidate, self.reason, attempts, self.status, self.content_type, self.headers)
 
 
 async def whole(source: Source, candidate: Candidate, call: Call, waits: Waits, budget_s: float) -> tuple[Reply, Usage]:
@@ -197,6 +200,7 @@ async def _pump(source: Source, attempt: Try, call: Call, waits: Waits, budget_s
     clock = asyncio.get_running_loop().time
     stream: Stream
     async with Patience(first_s, "first_token") as patience, source.stream(call, attempt.candidate) as stream:
+        attempt.headers = stream.headers
         if attempt.listen is not None:
             attempt.listen(stream.headers)
         if attempt.raw:

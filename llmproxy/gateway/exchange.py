@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import orjson
@@ -13,6 +14,7 @@ from llmproxy.core.types import Attempt, Call, Candidate, trail
 from llmproxy.dialects.openai import error_body
 from llmproxy.gateway.relay import RawRelay, Relay
 
+_NO_HEADERS: Mapping[str, str] = {}
 _LIFE_SIGN = sse.comment("still waiting")
 EVENTS = "text/event-stream; charset=utf-8"
 
@@ -20,7 +22,8 @@ EVENTS = "text/event-stream; charset=utf-8"
 class Head(NamedTuple):
     """What the client is told before the first byte of a stream: who answers, why, and after which attempts.
 
-    `candidate` is None when the stream is opened only to keep the client waiting: nobody has answered yet.
+    `headers` are those of the source. `candidate` is None when the stream is opened only to keep the client waiting:
+    nobody has answered yet.
     """
 
     candidate: Candidate | None
@@ -28,6 +31,7 @@ class Head(NamedTuple):
     attempts: tuple[Attempt, ...]
     status: int = 200
     content_type: str = EVENTS
+    headers: Mapping[str, str] = _NO_HEADERS
 
 
 class Client(Protocol):

@@ -19,6 +19,7 @@ from llmproxy.core.errors import LlmproxyError
 from llmproxy.core.tasks import Background
 from llmproxy.core.types import Model
 from llmproxy.routing.catalog import Catalog, Offer
+from llmproxy.routing.findings import Findings
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Inventory:
         self._offers: dict[str, Offer] = {}
         self._keys: dict[str, str] = {}
         self._background = Background()
+        self.findings = Findings()
         self.errors: dict[str, str] = {}
         self.catalog = Catalog((), self._config)
 
@@ -78,9 +80,14 @@ class Inventory:
             models = (known.models if known is not None and same else ()) or (self._cache.get(key) if key else ())
             models = models or offer.models
             filled.append(dataclasses.replace(offer, models=models))
-        catalog = Catalog(filled, config)
+        catalog = Catalog(filled, config, self.findings)
         self._config, self._keys, self.catalog = config, dict(cache_keys), catalog
         self._offers = {offer.source: offer for offer in filled}
+
+    def adopt(self, findings: Findings) -> None:
+        """Take over what scrapers found: a new snapshot for the calls that begin from now on."""
+        self.findings = findings
+        self.catalog = Catalog(tuple(self._offers.values()), self._config, findings)
 
     async def start(self, sources: Mapping[str, Source]) -> None:
         """Begin to fetch the lists of `sources` (and stop fetching those of before); returns at once."""
@@ -108,7 +115,7 @@ class Inventory:
         self.errors.pop(source.name, None)
         if offer.models != models:
             self._offers[source.name] = dataclasses.replace(offer, models=models)
-            self.catalog = Catalog(tuple(self._offers.values()), self._config)
+            self.catalog = Catalog(tuple(self._offers.values()), self._config, self.findings)
             if key := self._keys.get(source.name):
                 self._cache.put(key, models)
         return True

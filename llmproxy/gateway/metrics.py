@@ -7,7 +7,7 @@ is not.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,9 +15,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from llmproxy.core.types import Model, Usage
+from llmproxy.core.types import JsonObject, Model, Usage
 from llmproxy.gateway.histograms import SECONDS, Histogram, family
 from llmproxy.gateway.local_figures import LocalFigures
+from llmproxy.gateway.scrape_figures import scrape_figures
 
 _MOST_MODELS = 2000
 
@@ -33,6 +34,8 @@ class Metrics(Collector):
         self._durations: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
         self._tokens: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.local = LocalFigures()
+        # The status of the scrapers, whoever knows it.
+        self.scraped: Callable[[], JsonObject] = dict
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -74,6 +77,7 @@ class Metrics(Collector):
         yield _counter("llmproxy_tokens", "Tokens by model, prompt and completion.", ("model", "kind"), self._tokens)
         yield family("llmproxy_attempt_duration_seconds", "Time of an attempt until its end.", "model", self._durations)
         yield from self.local.collect()
+        yield from scrape_figures(self.scraped())
 
 
 def _counter(

@@ -494,20 +494,25 @@ class Book:
     def _open(self, candidate: Candidate, now: float) -> Account:
         rule = self._rule(candidate.model)
         own = candidate.key
-        scopes: tuple[str, ...] = (own,)
-        if rule is not None and rule.shared:
-            scopes = (f"{rule.owner or candidate.model.source}#key{candidate.credential}/{rule.pool}", own)
+        rules = [rule] if rule is not None else []
+        if rule is not None and rule.beside is not None:
+            rules.append(rule.beside)
+        places = [
+            f"{one.owner or candidate.model.source}#key{candidate.credential}/{one.pool}" if one.shared else own
+            for one in rules
+        ]
+        scopes = (*(place for place in places if place != own), own)
         ratios = self._ratios.setdefault(candidate.model.name, Ratios())
         account = Account(scopes, ratios, self._reserves(candidate.model), rates_of(candidate.model))
-        if rule is not None:
-            here = self._known.setdefault(scopes[0], {})
-            for limit in rule.limits:
+        for one, place in zip(rules, places, strict=True):
+            here = self._known.setdefault(place, {})
+            for limit in one.limits:
                 if limit.kind == "request":
                     account.ceilings.append((limit, "declared"))
                     continue
                 known = here.get(limit.name)
                 if known is None:
-                    known = self._know(scopes[0], limit, "declared", rule.origin, now)
+                    known = self._know(place, limit, "declared", one.origin, now)
                 elif known.rung == "declared" and known.limit != limit:
                     fresh = meter(limit)
                     if fresh.limit.kind == known.limit.kind:

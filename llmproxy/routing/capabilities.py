@@ -10,8 +10,10 @@ from typing import TypeVar
 from llmproxy.core.config import Config, RateUnit
 from llmproxy.core.names import matches, matches_id
 from llmproxy.core.types import Call, Model, Rate
+from llmproxy.routing.findings import Findings
 
 V = TypeVar("V")
+_NONE = Findings()
 
 # Ids of models that do not chat, as providers name them; they stay out of chat pools but can be asked by name.
 _NOT_CHAT = re.compile(
@@ -35,8 +37,8 @@ class Facts:
     rates: tuple[tuple[str, tuple[Rate, ...]], ...] = ()
 
 
-def describe(model: Model, config: Config, facts: Facts) -> Model:
-    """`model` with everything known about it; what a person wrote in the configuration wins."""
+def describe(model: Model, config: Config, facts: Facts, findings: Findings = _NONE) -> Model:
+    """`model` with everything known about it; what a person wrote in the configuration wins, then what was found."""
     if model.local:
         return replace(
             model,
@@ -47,21 +49,26 @@ def describe(model: Model, config: Config, facts: Facts) -> Model:
     declared = next((tags for glob, tags in facts.capabilities if matches_id((glob,), model.id)), None)
     window = next((size for glob, size in facts.context_tokens if matches_id((glob,), model.id)), None)
     rates = next((known for glob, known in facts.rates if matches_id((glob,), model.id)), ())
+    found = findings.of(model)
     said = _lookup(config.model_capabilities, model)
-    capabilities = model.capabilities | (declared or frozenset())
+    capabilities = (model.capabilities | (declared or frozenset())) - found.lacks | found.have
     if said is not None:
         capabilities = frozenset(said)
     if _EMBEDS.search(model.id):
         capabilities |= {"embeddings"}
     return replace(
         model,
-        free=_is_free(model, config, facts),
+        free=_is_free(model, config, facts, found.is_free),
+        exposed=model.exposed and not found.gone,
         favourite=matches(config.routing.favourites, model.source, model.id),
-        chat=model.chat and not _NOT_CHAT.search(model.id) and not matches_id(facts.not_chat, model.id),
+        chat=model.chat
+        and found.chat is not False
+        and not _NOT_CHAT.search(model.id)
+        and not matches_id(facts.not_chat, model.id),
         capabilities=capabilities,
-        lacks=model.lacks - capabilities,
-        context_tokens=_lookup(config.model_context, model) or model.context_tokens or window,
-        tier=_lookup(config.model_reasoning, model) or model.tier,
+        lacks=(model.lacks | found.lacks) - capabilities,
+        context_tokens=_lookup(config.model_context, model) or model.context_tokens or found.context_tokens or window,
+        tier=_lookup(config.model_reasoning, model) or model.tier or found.tier,
         rates=_rates(_lookup(config.model_rates, model) or {}) or rates,
     )
 
@@ -86,14 +93,18 @@ def endpoint_fits(model: Model, call: Call) -> bool:
     return model.chat or call.endpoint == "passthrough"
 
 
-def _is_free(model: Model, config: Config, facts: Facts) -> bool:
+def _is_free(model: Model, config: Config, facts: Facts, found: bool | None) -> bool:
     if matches(config.cost_observed_free_tier, model.source, model.id):
         return False
     if model.free or facts.all_free or matches(config.believed_free, model.source, model.id):
         return True
+    if matches(config.free_limits, model.source, model.id):
+        return True
+    if found is not None:
+        return found
     if facts.free_suffix and model.id.endswith(facts.free_suffix):
         return True
-    return matches_id(facts.free_models, model.id) or matches(config.free_limits, model.source, model.id)
+    return matches_id(facts.free_models, model.id)
 
 
 def _rates(written: Mapping[RateUnit, tuple[float, float]]) -> tuple[Rate, ...]:

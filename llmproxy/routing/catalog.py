@@ -12,6 +12,7 @@ from llmproxy.core.config import Config, Pool, Where
 from llmproxy.core.errors import ConfigError, ModelNotFound
 from llmproxy.core.types import TIERS, Candidate, Model
 from llmproxy.routing.capabilities import Facts, describe, rank
+from llmproxy.routing.findings import Findings
 from llmproxy.routing.policies import ORDERS, Groups, Order, by_capability
 from llmproxy.routing.rotation import Rotation
 
@@ -91,13 +92,16 @@ class Selection:
 class Catalog:
     """All models, aliases and pools at one moment. Built anew when anything changes; never changed in place."""
 
-    def __init__(self, offers: Sequence[Offer], config: Config) -> None:
+    def __init__(self, offers: Sequence[Offer], config: Config, findings: Findings | None = None) -> None:
+        self._findings = findings or Findings()
         self.offers = {offer.source: offer for offer in offers}
         self.aliases = dict(config.aliases)
         self.pools = dict(config.pools)
         self._config = config
         self.models: tuple[Model, ...] = tuple(
-            _placed(describe(model, config, offer.facts), offer) for offer in offers for model in offer.models
+            _placed(describe(model, config, offer.facts, self._findings), offer)
+            for offer in offers
+            for model in offer.models
         )
         self._by_name: dict[str, Model] = {}
         for model in self.models:
@@ -126,7 +130,7 @@ class Catalog:
         if split is None or not self.offers[split[0]].open:
             return None
         offer = self.offers[split[0]]
-        return _placed(describe(Model(*split), self._config, offer.facts), offer)
+        return _placed(describe(Model(*split), self._config, offer.facts, self._findings), offer)
 
     def select(self, name: str) -> Selection:
         """What `name` stands for; raises `ModelNotFound`."""

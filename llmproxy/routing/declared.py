@@ -24,7 +24,8 @@ _CEILINGS: dict[str, Unit] = {
 class Rule:
     """Limits of the models that `globs` match (over upstream ids of one provider); `shared` by all of them, or each.
 
-    `owner` is the provider whose budget a shared one is, where that is another one.
+    `owner` is the provider whose budget a shared one is, where that is another one. `as_of` is the day (ISO 8601, as
+    far as known) of what is said; `beside` is another rule that holds for the same model as well.
     """
 
     globs: tuple[str, ...]
@@ -32,6 +33,8 @@ class Rule:
     shared: bool = False
     origin: str = ""
     owner: str = ""
+    as_of: str = ""
+    beside: Rule | None = None
 
     @property
     def pool(self) -> str:
@@ -68,7 +71,8 @@ def rules_of_catalog(entries: Iterable[Mapping[str, Any]], owner: str = "") -> t
         written = {key: value for key, value in entry.items() if key not in ("models", "as_of", "source")}
         origin = f"catalogue, {entry['as_of']}" if "as_of" in entry else "catalogue"
         limit = FreeLimit.model_validate(written)
-        rules.append(Rule(tuple(entry.get("models", ("*",))), limits_of(limit), limit.shared, origin, owner))
+        globs = tuple(entry.get("models", ("*",)))
+        rules.append(Rule(globs, limits_of(limit), limit.shared, origin, owner, entry.get("as_of", "")))
     return tuple(rules)
 
 

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from llmproxy.core.errors import LlmproxyError, SameRefusal
-from llmproxy.core.types import trail
+from llmproxy.core.types import JsonObject, trail
 from llmproxy.dialects.openai import error_body
 
 
@@ -19,15 +19,18 @@ def status_of(error: LlmproxyError) -> int:
     return error.refusal_status if isinstance(error, SameRefusal) else error.status
 
 
-def response_of(error: LlmproxyError) -> web.Response:
-    """The whole response, with `Retry-After` where it is known and the trail where there is one."""
+def response_of(error: LlmproxyError, body: JsonObject | None = None) -> web.Response:
+    """The whole response, with `Retry-After` where it is known and the trail where there is one.
+
+    `body` is the error as another dialect than OpenAI's writes it.
+    """
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if error.attempts:
         headers["x-llmproxy-attempts"] = str(len(error.attempts))
         headers["x-llmproxy-trail"] = header_text(trail(list(error.attempts)))
-    return json_response(error_body(error), status_of(error), headers)
+    return json_response(error_body(error) if body is None else body, status_of(error), headers)
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

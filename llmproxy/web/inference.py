@@ -10,10 +10,11 @@ from aiohttp import web
 
 from llmproxy.core.errors import ClientGone, InvalidJson, InvalidRequest, LlmproxyError
 from llmproxy.core.types import Call, JsonObject, trail
+from llmproxy.dialects.base import Renderer
 from llmproxy.dialects.openai import parse_chat, parse_completion, parse_embeddings
 from llmproxy.web.envelope import json_response
 from llmproxy.web.state import SERVICES, TRACE
-from llmproxy.web.streams import StreamClient, answer_headers
+from llmproxy.web.streams import StreamClient, answer_headers, degraded_header
 
 # orjson reads 1024 levels but writes 254: what cannot be sent on is refused at the door.
 _DEEPEST = 200
@@ -53,11 +54,20 @@ def check_depth(raw: bytes, body: JsonObject) -> None:
         raise InvalidRequest(f"the body is nested deeper than {_DEEPEST} levels")
 
 
-async def answer(request: web.Request, call: Call) -> web.StreamResponse:
-    """Find an answer to `call` and send it to the client of `request`."""
+async def answer(
+    request: web.Request,
+    call: Call,
+    reply: Callable[[JsonObject], JsonObject] | None = None,
+    *,
+    renderer: Renderer | None = None,
+) -> web.StreamResponse:
+    """Find an answer to `call` and send it to the client of `request`.
+
+    `reply` and `renderer` write a whole answer and a stream in the client's dialect; without them it is OpenAI's.
+    """
     current = request[TRACE]
     current.call = call
-    client = StreamClient(request, current.id)
+    client = StreamClient(request, current.id, renderer, call.unheard)
     try:
         found = await request.app[SERVICES].dispatcher.answer(call, client)
     except LlmproxyError as error:
@@ -73,18 +83,24 @@ async def answer(request: web.Request, call: Call) -> web.StreamResponse:
         return client.response
     assert found.reply is not None
     headers = answer_headers(found.candidate.model.name, found.reason, len(found.attempts), trail(found.attempts))
-    return json_response(found.reply.body, headers=headers)
+    headers |= degraded_header(call.unheard, found.reply.headers)
+    body = found.reply.body
+    return json_response(reply(body) if reply is not None else body, headers=headers)
 
 
-async def _infer(request: web.Request, parse: Callable[[JsonObject, str], Call]) -> web.StreamResponse:
-    call = parse(await read_json(request), request[TRACE].id)
+def delivered(request: web.Request, call: Call) -> Call:
+    """`call`, whose stream goes out as the client or the configuration wants it."""
     if call.stream:
         wanted = request.headers.get("x-llmproxy-delivery")
         if wanted not in (None, "stream", "whole"):
             raise InvalidRequest("x-llmproxy-delivery must be stream or whole", param="x-llmproxy-delivery")
         call.hold = (wanted or request.app[SERVICES].config().routing.delivery) == "whole"
         call.early = wanted == "stream"
-    return await answer(request, call)
+    return call
+
+
+async def _infer(request: web.Request, parse: Callable[[JsonObject, str], Call]) -> web.StreamResponse:
+    return await answer(request, delivered(request, parse(await read_json(request), request[TRACE].id)))
 
 
 def _depth(value: Any) -> int:

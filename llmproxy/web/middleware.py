@@ -22,7 +22,8 @@ from llmproxy.core.errors import (
     ShuttingDown,
 )
 from llmproxy.core.types import trail
-from llmproxy.web.envelope import response_of
+from llmproxy.web.envelope import response_of, status_of
+from llmproxy.web.spoken import key_in_query, native_error
 from llmproxy.web.state import SERVICES, TRACE, Services, Trace, new_id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,6 +47,8 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
         if not response.prepared:
             response.headers["x-request-id"] = current.id
+            if request.path.startswith("/v1/messages"):
+                response.headers["request-id"] = current.id  # where Anthropic's SDK looks for it
         return response
     except asyncio.CancelledError:
         raise
@@ -71,36 +74,41 @@ async def _enveloped(request: web.Request, handler: Handler, services: Services)
         return await handler(request)
     except LlmproxyError as error:
         request[TRACE].attempts = tuple(error.attempts)
-        return response_of(error)
+        return _told(request, error)
     except web.HTTPRequestEntityTooLarge:
         limit_mb = request.app[SERVICES].config().server.body_limit_mb
-        return response_of(RequestTooLarge(f"the body is larger than {limit_mb:g} MB (server.body_limit_mb)"))
+        return _told(request, RequestTooLarge(f"the body is larger than {limit_mb:g} MB (server.body_limit_mb)"))
     except web.RequestPayloadError as error:
-        response = response_of(InvalidRequest(f"the body cannot be read: {error}"))
+        response = _told(request, InvalidRequest(f"the body cannot be read: {error}"))
         response.force_close()
         return response
     except web.HTTPNotFound:
-        return response_of(NotFound(f"there is nothing at {request.method} {request.path}"))
+        return _told(request, NotFound(f"there is nothing at {request.method} {request.path}"))
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        response = response_of(MethodNotAllowed(f"{request.method} is not allowed here; allowed: {allowed}"))
+        response = _told(request, MethodNotAllowed(f"{request.method} is not allowed here; allowed: {allowed}"))
         response.headers["Allow"] = allowed
         return response
     except web.HTTPException as error:
-        return response_of(LlmproxyError(error.reason))
+        return _told(request, LlmproxyError(error.reason))
     except ConnectionResetError:
         raise asyncio.CancelledError from None
     except Exception as error:
         _log.exception("request %s: an error that nobody expected", request[TRACE].id)
-        return response_of(
-            LlmproxyError(f"internal error ({type(error).__name__}); see the log for {request[TRACE].id}")
-        )
+        kind = type(error).__name__
+        return _told(request, LlmproxyError(f"internal error ({kind}); see the log for {request[TRACE].id}"))
+
+
+def _told(request: web.Request, error: LlmproxyError) -> web.Response:
+    """An error as the dialect of the path writes it."""
+    return response_of(error, native_error(request, error, status_of(error), request[TRACE].id))
 
 
 def _check_key(request: web.Request, api_keys: Sequence[Secret]) -> None:
     given = request.headers.get("Authorization", "")
     given = given[7:] if given[:7].lower() == "bearer " else given
     given = given or request.headers.get("x-api-key", "") or request.headers.get("x-goog-api-key", "")
+    given = given or key_in_query(request)
     known = False
     for secret in api_keys:
         # Every key is compared, in constant time, so that neither the answer's time nor its order tells anything.

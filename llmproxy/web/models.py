@@ -10,6 +10,7 @@ from aiohttp import web
 from llmproxy.core import names
 from llmproxy.core.errors import InvalidRequest
 from llmproxy.core.types import Call, Candidate, JsonObject, Model, Plan
+from llmproxy.dialects import anthropic
 from llmproxy.dialects.openai import parse_chat
 from llmproxy.gateway.ledger import Ledger
 from llmproxy.routing.health import Health
@@ -21,24 +22,33 @@ from llmproxy.web.state import SERVICES, TRACE, Services
 
 async def list_models(request: web.Request) -> web.Response:
     """GET /v1/models: concrete models, aliases, and each pool that has a candidate."""
-    services = request.app[SERVICES]
-    catalog, created = services.inventory.catalog, int(services.started_s)
-    loaded = states(services.local())
-    data = [_model_entry(model, created, loaded) for model in catalog.models]
-    data += [_virtual_entry(name, created, f"alias of {target}") for name, target in catalog.aliases.items()]
-    data += [_virtual_entry(name, created, "pool") for name in catalog.pool_names()]
+    data = entries(request.app[SERVICES])
+    if "anthropic-version" in request.headers:
+        return json_response(anthropic.models(data))
     return json_response({"object": "list", "data": data})
 
 
 async def show_model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}; ids hold `/` and `:`."""
-    services = request.app[SERVICES]
+    entry = entry_of(request.app[SERVICES], request.match_info["id"])
+    return json_response(anthropic.model_entry(entry) if "anthropic-version" in request.headers else entry)
+
+
+def entries(services: Services) -> list[JsonObject]:
+    """Everything that can be asked for, as OpenAI's list has it."""
     catalog, created = services.inventory.catalog, int(services.started_s)
-    name = request.match_info["id"]
+    loaded = states(services.local())
+    data = [_model_entry(model, created, loaded) for model in catalog.models]
+    data += [_virtual_entry(name, created, f"alias of {target}") for name, target in catalog.aliases.items()]
+    return data + [_virtual_entry(name, created, "pool") for name in catalog.pool_names()]
+
+
+def entry_of(services: Services, name: str) -> JsonObject:
+    """One entry of the list by any of its names; raises `ModelNotFound`."""
+    catalog, created = services.inventory.catalog, int(services.started_s)
     if name not in catalog.aliases and (model := catalog.find(name)) is not None:
-        return json_response(_model_entry(model, created, states(services.local())))
-    selection = catalog.select(name)
-    return json_response(_virtual_entry(name, created, selection.reason))
+        return _model_entry(model, created, states(services.local()))
+    return _virtual_entry(name, created, catalog.select(name).reason)
 
 
 async def explain(request: web.Request) -> web.Response:

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from llmproxy.core.config import Config
-from llmproxy.core.types import Attempt, Call
+from llmproxy.core.types import Attempt, Call, JsonObject
 from llmproxy.gateway.dispatch import Answer, Dispatcher
 from llmproxy.gateway.inventory import Inventory
 from llmproxy.gateway.metrics import Metrics
+from llmproxy.gateway.responses import Responses
 from llmproxy.logs import RequestLog
 
 
@@ -47,6 +48,8 @@ class Services:
     log_request: RequestLog
     missing: Callable[[], dict[str, str]]
     local: Callable[[], LocalModels | None] = lambda: None
+    scraped: Callable[[], JsonObject] = dict
+    responses: Responses = field(default_factory=Responses)
     draining: bool = False
     started_s: float = field(default_factory=time.time)
 

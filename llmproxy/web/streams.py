@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from llmproxy.core.errors import ClientGone
-from llmproxy.core.types import trail
+from llmproxy.core.types import DEGRADED, trail
+from llmproxy.dialects.base import Renderer
 from llmproxy.gateway.exchange import Head
 from llmproxy.web.envelope import header_text
 
 
 class StreamClient:
-    """Implements `gateway.exchange.Client` over one request."""
+    """Implements `gateway.exchange.Client` over one request; `renderer` writes another dialect than OpenAI's."""
 
-    def __init__(self, request: web.Request, request_id: str) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        request_id: str,
+        renderer: Renderer | None = None,
+        unheard: tuple[str, ...] = (),
+    ) -> None:
         self._request = request
         self._id = request_id
+        self._renderer = renderer
+        self._unheard = unheard
         self.response: web.StreamResponse | None = None
 
     async def open(self, head: Head) -> None:
@@ -24,8 +35,9 @@ class StreamClient:
         if head.candidate is not None:
             told = trail(head.attempts)
             headers |= answer_headers(head.candidate.model.name, head.reason, len(head.attempts), told)
-        headers["Content-Type"] = head.content_type
-        if head.content_type.startswith("text/event-stream"):
+            headers |= degraded_header(self._unheard, head.headers)
+        headers["Content-Type"] = head.content_type if self._renderer is None else self._renderer.content_type
+        if headers["Content-Type"].startswith("text/event-stream"):
             headers["Cache-Control"] = "no-cache"
             headers["X-Accel-Buffering"] = "no"
         self.response = web.StreamResponse(status=head.status, headers=headers)
@@ -37,6 +49,8 @@ class StreamClient:
     async def write(self, data: bytes) -> None:
         """Send bytes; waits while the client is slower than the source."""
         assert self.response is not None
+        if self._renderer is not None and not (data := self._renderer.feed(data)):
+            return
         try:
             await self.response.write(data)
         except ConnectionResetError as error:
@@ -45,6 +59,8 @@ class StreamClient:
     async def finish(self, data: bytes) -> None:
         """Send the last bytes and the end of the response in one go."""
         assert self.response is not None
+        if self._renderer is not None:
+            data = self._renderer.feed(data) + self._renderer.finish()
         try:
             await self.response.write_eof(data)
         except ConnectionResetError as error:
@@ -54,6 +70,12 @@ class StreamClient:
         """Break the connection off, so that the client cannot take what it has for the whole."""
         if self._request.transport is not None:
             self._request.transport.abort()
+
+
+def degraded_header(unheard: tuple[str, ...], headers: Mapping[str, str]) -> dict[str, str]:
+    """The header that names what of the request could not be honoured, by anybody here or by who answered."""
+    told = ", ".join(part for part in (*unheard, headers.get(DEGRADED, "")) if part)
+    return {DEGRADED: header_text(told)} if told else {}
 
 
 def answer_headers(model: str, reason: str, attempts: int, the_trail: str) -> dict[str, str]:

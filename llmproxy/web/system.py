@@ -51,6 +51,11 @@ async def failures(request: web.Request) -> web.Response:
     return json_response(found.latest(int(limit), query.get("model"), query.get("outcome")))
 
 
+async def scrape_status(request: web.Request) -> web.Response:
+    """GET /v1/scrape/status: the findings in use, the last refresh with its sources and errors, and the next one."""
+    return json_response(request.app[SERVICES].scraped())
+
+
 async def metrics(request: web.Request) -> web.Response:
     """GET /metrics: Prometheus text format."""
     return web.Response(

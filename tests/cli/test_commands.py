@@ -14,7 +14,7 @@ from llmproxy import __version__
 from tests.fakes.upstream import UpstreamThread
 from tests.servers import Json, Server, command, provider, unreachable
 
-COMMANDS = ("serve", "models", "explain", "check", "pull", "config")
+COMMANDS = ("serve", "setup", "models", "explain", "check", "scrape", "pull", "config")
 SECRET = "sk-never-to-be-shown-0123456789"
 
 

@@ -28,6 +28,7 @@ KEY = "sk-live-0123456789abcdef"
 
 names = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True).filter(lambda name: name not in config.RESERVED_NAMES)
 words = st.from_regex(r"[A-Za-z0-9:/.@-]{1,20}", fullmatch=True)
+crons = st.sampled_from(["17 4 * * *", "*/15 * * * *", "0 0 1 1 0", "5 0,12 * 2-4 *"])
 references = names.map(lambda name: "${" + name.upper().replace("-", "_") + "}")
 seconds = st.floats(min_value=0.001, max_value=1e6)
 rates = st.tuples(*[st.floats(min_value=0, max_value=1e6)] * 2).map(list)
@@ -113,7 +114,7 @@ configs = optional(
         delivery=st.sampled_from(["stream", "whole"]),
     ),
     state=optional(url=st.sampled_from(["sqlite", "memory"])),
-    scrape=optional(schedule=st.none() | words, on_startup=st.booleans(), sources=st.none() | st.lists(words)),
+    scrape=optional(schedule=st.none() | crons, on_startup=st.booleans(), sources=st.none() | st.lists(words)),
     admin=optional(enabled=st.booleans(), token=st.none() | references),
 )
 
@@ -168,6 +169,9 @@ def test_what_is_written_is_read_back(data: dict[str, Any]) -> None:
         ({"routing": {"delivery": "pigeon"}}, "routing.delivery: "),
         ({"state": {"url": None}}, "state.url: "),
         ({"scrape": {"on_startup": "maybe"}}, "scrape.on_startup: "),
+        ({"scrape": {"schedule": "every day"}}, "scrape.schedule: "),
+        ({"scrape": {"schedule": "0 0 31 2 *"}}, "scrape.schedule: "),
+        ({"scrape": {"timezone": "Mars/Olympus"}}, "scrape.timezone: "),
         ({"admin": {"token": 1}}, "admin.token: must be a string"),
     ],
 )

@@ -132,7 +132,6 @@ def test_keys(fields: dict[str, object], keys: list[str]) -> None:
         ("mine", {"enabled": False}, "enabled: false"),
         ("groq", {"enabled": False}, "enabled: false"),
         ("mine", {"base_url": None}, "set providers.mine.base_url"),
-        ("mine", {"protocol": "gemini"}, "protocol"),
     ],
 )
 def test_what_is_missing(name: str, fields: dict[str, object], says: str) -> None:

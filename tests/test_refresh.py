@@ -1,0 +1,160 @@
+"""The server's refreshes: on schedule, once for all replicas, made up for, and taken over by every process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmproxy.core import config as configuration
+from llmproxy.core.config import Config
+from llmproxy.core.errors import ConfigError
+from llmproxy.refresh import Refresher, Wanted, known_findings, targets_of
+from llmproxy.routing.findings import Findings
+from providers import catalog as provider_catalog
+from scrapers.board import Board
+from scrapers.sources.provider_lists import source_for
+from scrapers.store import EvidenceStore
+from tests.fakes.upstream import UpstreamThread
+from tests.redis_server import RedisServer
+from tests.servers import provider
+
+LIST = source_for("a", "").name
+FOUR = datetime(2026, 11, 21, 4, 17, tzinfo=UTC).timestamp()
+
+
+def config_of(upstream: UpstreamThread, **scrape: Any) -> Config:
+    """One provider, whose own list is all that is read."""
+    return configuration.parse(
+        {"providers": {"a": provider(upstream.url)}, "scrape": {"sources": [LIST], "jitter": 0, **scrape}}
+    )
+
+
+class Replica:
+    """A refresher over a file, and what it has taken over."""
+
+    def __init__(self, config: Config, path: Path | None, now: Callable[[], float], board: Board | None = None) -> None:
+        settings = {"a": provider_catalog.resolve("a", config.providers["a"])}
+        self.adopted: list[Findings] = []
+        self.store = EvidenceStore(path)
+        self.refresher = Refresher(
+            lambda: config, lambda: settings, dict, self.adopted.append, self.store, board=board, now=now
+        )
+
+    async def __aenter__(self) -> Replica:
+        await self.refresher.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.refresher.aclose()
+
+    async def has(self, version: int, timeout_s: float = 10.0) -> None:
+        """Wait until it has taken over a version."""
+        async with asyncio.timeout(timeout_s):
+            while self.refresher.findings.version < version:  # noqa: ASYNC110  of another process: there is no event
+                await asyncio.sleep(0.02)
+
+    @property
+    def last(self) -> Any:
+        return self.refresher.status()["last"]
+
+
+def clock(starts_s: float) -> Callable[[], float]:
+    """A clock that says so now, and goes on as time does."""
+    offset_s = starts_s - time.monotonic()
+    return lambda: time.monotonic() + offset_s
+
+
+async def test_it_runs_at_its_time_once_for_two_replicas(upstream: UpstreamThread, tmp_path: Path) -> None:
+    """Two processes over one file: at the scheduled time one of them refreshes, and both take the version over."""
+    now, path = clock(FOUR - 0.3), tmp_path / "evidence.sqlite3"
+    config = config_of(upstream)
+    async with Replica(config, path, now) as one, Replica(config, path, now) as two:
+        assert one.refresher.status()["next"] == "2026-11-21T04:17:00+00:00"
+        await asyncio.gather(one.has(1), two.has(1))
+        assert "a/ok" in one.adopted[-1].models
+        assert one.adopted[-1] == two.adopted[-1]
+        await asyncio.sleep(0.1)
+        assert one.store.latest_number() == 1
+        assert one.last["period"] == "2026-11-21T04:17+00:00"
+        assert [report["status"] for report in one.last["report"]["sources"]] == ["read"]
+        assert one.refresher.status()["next"] == "2026-11-22T04:17:00+00:00"
+    assert known_findings(tmp_path / "config.json").version == 1
+
+
+async def test_a_missed_run_is_made_up_for_once(upstream: UpstreamThread, tmp_path: Path) -> None:
+    """After days of downtime the first start runs once, for all that was missed; a restart then runs nothing."""
+    path, config = tmp_path / "evidence.sqlite3", config_of(upstream)
+    async with Replica(config, path, clock(FOUR - 3600)) as first:
+        await asyncio.sleep(0.1)
+        assert first.last is None
+    for _ in range(2):
+        async with Replica(config, path, clock(FOUR + 5 * 86_400 + 600)) as later:
+            await later.has(1)
+            assert later.last["period"] == "2026-11-26T04:17+00:00"
+    assert EvidenceStore(path).latest_number() == 1
+
+
+async def test_on_startup(upstream: UpstreamThread) -> None:
+    """With `on_startup` the start begins a run in the background, also without a schedule."""
+    async with Replica(config_of(upstream, on_startup=True, schedule=None), None, clock(FOUR)) as replica:
+        assert replica.refresher.status()["next"] is None
+        await replica.has(1)
+        assert replica.last["report"]["why"] == "on startup"
+
+
+async def test_an_error_is_told_and_the_schedule_goes_on(upstream: UpstreamThread, tmp_path: Path) -> None:
+    """A run that cannot begin is in the status with its reason."""
+    config = config_of(upstream, sources=["nonsense"])
+    async with Replica(config, tmp_path / "e.sqlite3", clock(FOUR - 0.1)) as replica:
+        async with asyncio.timeout(5):
+            while not (replica.last and replica.last["ended"]):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert "no such source: nonsense" in replica.last["report"]["error"]
+        assert replica.refresher.status()["next"] == "2026-11-22T04:17:00+00:00"
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+async def test_replicas_on_two_machines(upstream: UpstreamThread, tmp_path: Path, redis: RedisServer) -> None:
+    """Over one Redis, each with a file of its own: one runs, the other takes over what it found."""
+    now, config = clock(FOUR - 0.3), config_of(upstream)
+    boards = [Board(redis.url), Board(redis.url)]
+    async with (
+        Replica(config, tmp_path / "one.sqlite3", now, boards[0]) as one,
+        Replica(config, tmp_path / "two.sqlite3", now, boards[1]) as two,
+    ):
+        await asyncio.gather(one.has(1), two.has(1))
+        whys = sorted(version.why for replica in (one, two) if (version := replica.store.version()) is not None)
+        assert whys == ["found by another replica", "on schedule"]
+        assert one.adopted[-1].models == two.adopted[-1].models
+
+
+async def test_without_its_redis_a_replica_refreshes_for_itself(upstream: UpstreamThread) -> None:
+    """A Redis that is away costs the agreement, not the refresh."""
+    board = Board("redis://127.0.0.1:1/0")
+    async with Replica(config_of(upstream), None, clock(FOUR - 0.2), board) as replica:
+        await replica.has(1)
+
+
+def test_which_sources_are_read(upstream: UpstreamThread) -> None:
+    """A provider's own list is asked with its key and without its robots.txt; names that are none are refused."""
+    config = config_of(upstream)
+    settings = {"a": provider_catalog.resolve("a", config.providers["a"])}
+    (target,) = targets_of(config, settings)
+    assert (target.source.name, target.robots) == (LIST, False)
+    assert target.headers["Authorization"].startswith("Bearer sk-upstream")
+    assert "sk-upstream" not in repr(target)
+    with pytest.raises(ConfigError, match="no such source: what"):
+        targets_of(config, settings, Wanted(("what",)))
+    everything = targets_of(Config(), {}, Wanted())
+    assert len({target.source.name for target in everything}) == len(everything) > 20
