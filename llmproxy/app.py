@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ from llmproxy.gateway.metrics import Metrics
 from llmproxy.gateway.quota_watch import QuotaWatch
 from llmproxy.gateway.state import SqliteState
 from llmproxy.logs import RequestLog
+from llmproxy.observing import cost_seen, observed_limits
 from llmproxy.refresh import Refresher, known_findings, open_store
 from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Offer
@@ -199,6 +201,7 @@ class Runtime:
         self._session: aiohttp.ClientSession | None = None
         self._local: LocalSource | None = None
         self.dispatcher.loading = lambda: self._local.loading if self._local is not None else ()
+        self.dispatcher.on_cost = self._cost
         self.metrics.scraped = self.services.scraped
         self.metrics.local.status = lambda: self._local.status() if self._local is not None else ()
 
@@ -265,31 +268,43 @@ class Runtime:
             store,
             board=board,
             probes=self.probe,
+            observed=lambda: observed_limits(self.ledger.book, self.ledger.now()),
         )
+
+    def _cost(self, model: Model, cost_usd: float) -> None:
+        if self.refresher is not None:
+            self.refresher.note(cost_seen(model, cost_usd, time.time()))
+
+    @contextlib.asynccontextmanager
+    async def counting(self) -> AsyncIterator[None]:
+        """What was counted before, and what is counted meanwhile; only where no server does that."""
+        self._keeper = self._new_keeper()
+        if self._keeper is not None:
+            await self._keeper.start()
+        try:
+            yield
+        finally:
+            if self._keeper is not None:
+                await self._keeper.aclose()
 
     async def probe(self, store: EvidenceStore, most: int) -> Sequence[Evidence]:
         """What tiny real requests to so many free models show."""
         if not most:
             return ()
-        from llmproxy.probing import probe_free
+        from llmproxy.probing import Asking, probe_free
 
-        return await probe_free(self.dispatcher, self.inventory.catalog.models, store, most)
+        return await probe_free(Asking(self.dispatcher), self.inventory.catalog.models, store, most)
 
     @contextlib.asynccontextmanager
-    async def idle(self) -> AsyncIterator[None]:
+    async def listed(self) -> AsyncIterator[None]:
         """Providers that can be called, with their lists, for a command that serves nobody."""
         async with new_session(self.config.server.connect_timeout) as session:
             for name, settings in self.parts.providers.items():
                 self.sources[name] = source_of(settings, session)
-            self._keeper = self._new_keeper()
-            if self._keeper is not None:
-                await self._keeper.start()
             try:
                 await asyncio.gather(*(self.inventory.refresh(source) for source in self.sources.values()))
                 yield
             finally:
-                if self._keeper is not None:
-                    await self._keeper.aclose()
                 self.sources.clear()
 
     def _listed_ids(self) -> Mapping[str, list[str]]:

@@ -66,20 +66,42 @@ async def _runtime(config: Config, path: Path | None, *, local: bool = True) -> 
         yield runtime
 
 
-async def _ask(config: Config, method: str, path: str, body: JsonObject | None) -> JsonObject | None:
-    """What the running server says; None when there is none, or it is not ours."""
+@asynccontextmanager
+async def running_server(config: Config) -> AsyncIterator[tuple[aiohttp.ClientSession, str] | None]:
+    """A session with the key of the server that runs at the configured address, and its URL; None when none does."""
     server = config.server
     host = "127.0.0.1" if server.host in ("0.0.0.0", "::", "localhost") else server.host
+    url = f"http://{host}:{server.port}"
     try:
         headers = {"Authorization": f"Bearer {server.api_keys[0].reveal()}"} if server.api_keys else {}
-        timeout = aiohttp.ClientTimeout(total=_ASK_S)
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.request(method, f"http://{host}:{server.port}{path}", json=body, headers=headers) as response,
-        ):
+    except MissingVariable:
+        yield None
+        return
+    async with aiohttp.ClientSession(headers=headers) as session:
+        yield (session, url) if await _is_ours(session, url) else None
+
+
+async def _is_ours(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(f"{url}/version", timeout=aiohttp.ClientTimeout(total=_ASK_S)) as response:
             said = await response.json()
-    except (aiohttp.ClientError, TimeoutError, ValueError, MissingVariable):
-        return None
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        return False
+    return isinstance(said, dict) and said.get("name") == "llmproxy"
+
+
+async def _ask(config: Config, method: str, path: str, body: JsonObject | None) -> JsonObject | None:
+    """What the running server says; None when there is none, or it is not ours."""
+    async with running_server(config) as server:
+        if server is None:
+            return None
+        session, url = server
+        try:
+            timeout = aiohttp.ClientTimeout(total=_ASK_S)
+            async with session.request(method, url + path, json=body, timeout=timeout) as response:
+                said = await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            return None
     if isinstance(said, dict) and response.status == 200:
         return said
     error = said.get("error", {}) if isinstance(said, dict) else {}

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import aiohttp
+
 from llmproxy.core.errors import LlmproxyError, Refused
 from llmproxy.core.types import JsonObject, Model
 from llmproxy.dialects.openai import parse_chat
 from llmproxy.gateway.dispatch import Dispatcher
 from llmproxy.gateway.exchange import Head
 from scrapers.base import Evidence
-from scrapers.probe import Answer, Probeable, due, probe, stamp
+from scrapers.probe import Answer, Ask, Probeable, due, probe, stamp
 from scrapers.store import EvidenceStore
 
 # A model is asked again after a week.
@@ -21,7 +23,7 @@ _PROBED = "probed at"
 
 
 async def probe_free(
-    dispatcher: Dispatcher,
+    ask: Ask,
     models: Sequence[Model],
     store: EvidenceStore,
     most: int,
@@ -33,7 +35,7 @@ async def probe_free(
     probed_at: dict[str, float] = store.note(_PROBED) or {}
     evidence: list[Evidence] = []
     for model in due(free, probed_at, now(), per_run=most, every_s=_EVERY_S):
-        claims = await probe(Asking(dispatcher), model)
+        claims = await probe(ask, model)
         at_s = now()
         evidence += stamp(claims, seen_at_s=at_s)
         probed_at[model.name] = at_s
@@ -58,6 +60,25 @@ class Asking:
             return refused
         assert answer.reply is not None
         return Answer(200, answer.reply.body, _cost_usd(answer.reply.body))
+
+
+class AskingServer:
+    """Implements `scrapers.probe.Ask` through a server that runs: it alone knows what is left of the limits."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def __call__(self, model: str, body: JsonObject) -> Answer:
+        """What `model` answers; raises `LlmproxyError` where the server cannot be asked."""
+        try:
+            async with self._session.post(
+                f"{self._url}/v1/chat/completions", json={"model": model, **body}
+            ) as response:
+                said = await response.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise LlmproxyError(f"the server at {self._url} did not answer: {error}") from error
+        return Answer(response.status, said, _cost_usd(said))
 
 
 class _Nobody:

@@ -43,6 +43,8 @@ _FIRST_START, _LAST_PERIOD = "first start", "last scheduled run"
 # The replica that refreshed last has so long to begin before another one takes its place.
 _AFTER_LEADER_S = 30.0
 _SHOWN = 500
+# The same thing that is seen again and again is written down so often.
+_NOTED_AGAIN_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +176,14 @@ async def refresh(
 ) -> tuple[Run, Decision]:
     """One run: read, keep, decide, publish. By hand it also ends the hold of a rollback."""
     from scrapers import update, versions
+    from scrapers.registry import SOURCES
 
     run = Run(why, now())
     if by_hand:
         await asyncio.to_thread(versions.release, store)
     run.sources = await update.gather(store, targets, get, scope, now=now)
     await asyncio.to_thread(update.observe, store, observed, now())
-    sources = [target.source for target in targets]
-    decision = await asyncio.to_thread(update.decide, store, scope, now(), sources)
+    decision = await asyncio.to_thread(update.decide, store, scope, now(), SOURCES)
     version = await asyncio.to_thread(update.publish, store, decision, why, now())
     run.changes = [change.to_json() for change in decision.changes]
     run.held = await asyncio.to_thread(versions.held, store) is not None
@@ -202,6 +204,7 @@ class Refresher:
         *,
         board: Board | None = None,
         probes: Callable[[EvidenceStore, int], Awaitable[Sequence[Evidence]]] | None = None,
+        observed: Callable[[], Sequence[Evidence]] = tuple,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -211,6 +214,8 @@ class Refresher:
         self._store = store
         self._board = board
         self._probes = probes
+        self._observed = observed
+        self._noted: dict[tuple[str, str, str], float] = {}
         self._now = now
         self._background = Background()
         self._scheduled: asyncio.Task[None] | None = None
@@ -251,13 +256,33 @@ class Refresher:
         async with self._running:
             targets = targets_of(config, self._settings())
             scope = scope_of(config, self._lists())
-            observed = await self._probes(self._store, config.scrape.probes) if self._probes else ()
+            probed = await self._probes(self._store, config.scrape.probes) if self._probes else ()
+            observed = [*probed, *self._observed()]
             async with new_session(config.server.connect_timeout) as session:
                 get = fetching(Fetcher(session, now=self._now))
                 run, _ = await refresh(self._store, targets, get, scope, why=why, observed=observed, now=self._now)
-            run.probed = len({(claim.provider, claim.model) for claim in observed})
+            run.probed = len({(claim.provider, claim.model) for claim in probed})
         await self._take_over()
         return run
+
+    def note(self, evidence: Evidence) -> None:
+        """Something was seen that must count at once; returns at once."""
+        key = (evidence.provider, evidence.model, evidence.field)
+        if evidence.seen_at_s - self._noted.get(key, 0.0) > _NOTED_AGAIN_S:
+            self._noted[key] = evidence.seen_at_s
+            self._background.start(self._take_in(evidence), "scrape note")
+
+    async def _take_in(self, evidence: Evidence) -> None:
+        from scrapers import update
+        from scrapers.registry import SOURCES
+
+        async with self._running:
+            await asyncio.to_thread(update.observe, self._store, [evidence], evidence.seen_at_s)
+            scope = scope_of(self._config(), self._lists())
+            decision = await asyncio.to_thread(update.decide, self._store, scope, self._now(), SOURCES)
+            await asyncio.to_thread(update.publish, self._store, decision, "seen in an answer", self._now())
+        await self._take_over()
+        await self._show()
 
     def status(self) -> dict[str, Any]:
         """The version in use, the last run with its sources, errors and changes, and when the next one is."""

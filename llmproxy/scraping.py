@@ -20,6 +20,8 @@ from llmproxy.app import Runtime, read_parts
 from llmproxy.core.config import Config
 from llmproxy.core.errors import LlmproxyError
 from llmproxy.core.types import JsonObject
+from llmproxy.inspection import running_server
+from llmproxy.probing import AskingServer, probe_free
 from llmproxy.refresh import Wanted, fetching, iso, open_store, refresh, scope_of, targets_of
 from llmproxy.routing.findings import Findings
 from providers.http import new_session
@@ -160,8 +162,13 @@ async def _probed(config: Config, path: Path | None, store: EvidenceStore, most:
     if not most:
         return ()
     runtime = Runtime(config, path=path, local=False)
-    async with runtime.idle():
-        return await runtime.probe(store, most)
+    async with runtime.listed(), running_server(config) as server:
+        if server is not None:
+            # Its counts are the ones that hold, and the file of them has one writer.
+            session, url = server
+            return await probe_free(AskingServer(session, url), runtime.inventory.catalog.models, store, most)
+        async with runtime.counting():
+            return await runtime.probe(store, most)
 
 
 def from_folder(folder: Path) -> Get:
@@ -274,4 +281,4 @@ def _difference(change: dict[str, Any]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:,.12g}" if isinstance(value, float) else str(value)

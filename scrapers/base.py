@@ -111,6 +111,7 @@ class Source:
 
     complete: it names every model that it covers, so that one which is missing from it may have left; `provider` (or
         what it lists) says of whom. confidence: of its claims, 0 to 1, when fresh.
+    catalogue: its ids are those of the providers, and count as they are, also where it does not name all of them.
     derived: its claims repeat those of another source for these providers, and add no weight there.
     """
 
@@ -122,12 +123,13 @@ class Source:
     provider: str = ""
     complete: bool = False
     derived: frozenset[str] = frozenset()
+    catalogue: bool = False
     accept: str = "*/*"
 
     @property
     def names_ids(self) -> bool:
-        """Whether it is a catalogue, whose ids count as they are; names on pages are matched against known ids."""
-        return self.complete and self.rank is not Rank.DOCS
+        """Whether its ids count as they are; names on pages are matched against known ids."""
+        return self.catalogue or (self.complete and self.rank >= Rank.API)
 
     def read(self, raw: bytes, *, seen_at_s: float) -> list[Evidence]:
         """The claims in `raw` with their provenance, each once; raises `NotUnderstood`."""

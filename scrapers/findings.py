@@ -58,15 +58,16 @@ def build(
     return Findings(models=models, limits=limits)
 
 
-def changes(before: Findings, after: Findings, verdicts: Mapping[Key, Verdict]) -> list[Change]:
-    """What is different, in the order of the names."""
+def changes(
+    before: Findings, after: Findings, verdicts: Mapping[Key, Verdict], twins: Mapping[str, str] | None = None
+) -> list[Change]:
+    """What is different, in the order of the names; `twins` as in `build`."""
     old, new = before.to_json(), after.to_json()
     found: list[Change] = []
-    for name in sorted(old["models"].keys() | new["models"].keys()):
-        found += _differences(name, old["models"].get(name), new["models"].get(name), "", verdicts)
-    for name in sorted(old["limits"].keys() | new["limits"].keys()):
-        found += _differences(name, old["limits"].get(name), new["limits"].get(name), "limit.", verdicts)
-    return found
+    for part, prefix in (("models", ""), ("limits", "limit.")):
+        for name in sorted(old[part].keys() | new[part].keys()):
+            found += _differences(name, old[part].get(name), new[part].get(name), prefix)
+    return [_explained(change, verdicts, twins or {}) for change in found]
 
 
 def _finding(model: str, known: Mapping[str, Verdict]) -> Finding:
@@ -110,7 +111,6 @@ def _differences(
     old: Mapping[str, Any] | None,
     new: Mapping[str, Any] | None,
     prefix: str,
-    verdicts: Mapping[Key, Verdict],
 ) -> Iterable[Change]:
     kind: Literal["added", "removed", "changed"] = "changed"
     if old is None or new is None:
@@ -118,11 +118,12 @@ def _differences(
     old, new = old or {}, new or {}
     for field in sorted((old.keys() | new.keys()) - {"as_of", "source"}):
         if old.get(field) != new.get(field):
-            yield _explained(Change(kind, name, prefix + field, old.get(field), new.get(field)), verdicts)
+            yield Change(kind, name, prefix + field, old.get(field), new.get(field))
 
 
-def _explained(change: Change, verdicts: Mapping[Key, Verdict]) -> Change:
+def _explained(change: Change, verdicts: Mapping[Key, Verdict], twins: Mapping[str, str]) -> Change:
     provider, _, model = change.name.partition("/")
+    provider = twins.get(provider, provider)
     names = {"gone": "exists", "context_tokens": "context", "tier": "exists"}
     field = names.get(change.field, change.field)
     if change.field in ("have", "lacks"):
@@ -138,9 +139,13 @@ def _explained(change: Change, verdicts: Mapping[Key, Verdict]) -> Change:
         source=", ".join((verdict.by.source, *verdict.with_it)),
         url=verdict.by.url,
         seen=_day(verdict.by.seen_at_s),
-        against=tuple(f"{source} says {value}" for source, value in verdict.against),
+        against=tuple(f"{source} says {_plain(value)}" for source, value in verdict.against),
     )
 
 
 def _day(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).date().isoformat()
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

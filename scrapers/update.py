@@ -118,7 +118,7 @@ def decide(store: EvidenceStore, scope: Scope, now: float, sources: Iterable[Sou
     derived = {source.name: source.derived for source in sources if source.derived}
     found = verdicts(store.sightings(), now, derived=derived)
     findings = build(found, providers=scope.providers, twins=scope.twins)
-    return Decision(findings, found, changes(published(store), findings, found))
+    return Decision(findings, found, changes(published(store), findings, found, scope.twins))
 
 
 def publish(store: EvidenceStore, decision: Decision, why: str, now: float) -> Version | None:

@@ -35,8 +35,9 @@ class Rate(NamedTuple):
 class Model:
     """What a source offers. A capability in neither `capabilities` nor `lacks` is unknown.
 
-    `exposed` models take part in pools; a `toy` stands behind every other model there, a `favourite` before
-    them where the order is `best`. `created_s` is a Unix time.
+    `refuses` are fields of a request that its source does not honour. `exposed` models take part in pools; a `toy`
+    stands behind every other model there, a `favourite` before them where the order is `best`. `created_s` is a Unix
+    time.
     """
 
     source: str
@@ -54,6 +55,7 @@ class Model:
     toy: bool = False
     favourite: bool = False
     created_s: int = 0
+    refuses: frozenset[str] = frozenset()
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -180,12 +182,13 @@ class Plan(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """Tokens of one answer; `estimated` when the source did not count them itself."""
+    """Tokens of one answer, and its cost where the source tells it; `estimated` when it did not count them itself."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     estimated: bool = False
+    cost_usd: float | None = None
 
 
 class Reply(NamedTuple):

@@ -23,7 +23,7 @@ from llmproxy.core.errors import (
     LlmproxyError,
     Refused,
 )
-from llmproxy.core.types import Attempt, Call, Candidate, Kept, Plan, Reply, Usage
+from llmproxy.core.types import Attempt, Call, Candidate, Kept, Model, Plan, Reply, Usage
 from llmproxy.gateway.attempt import Try, Waits, streamed, whole
 from llmproxy.gateway.conversations import Conversations
 from llmproxy.gateway.exchange import Client, Exchange
@@ -90,6 +90,8 @@ class Dispatcher:
         self.conversations = Conversations()
         # The ids of local models that are being loaded, whoever knows that.
         self.loading: Callable[[], Collection[str]] = tuple
+        # Is told when a model that is believed to be free has cost something.
+        self.on_cost: Callable[[Model, float], None] = lambda model, cost_usd: None
         self._catalog = catalog
         self._settings = settings
         self._metrics = metrics
@@ -268,6 +270,8 @@ class Dispatcher:
         first_s = now - attempt.started_s if attempt.first_s is None else attempt.first_s
         self.health.succeeded(candidate, first_s, exchange.call, attempt.started_s)
         self._metrics.tokens(candidate.model, usage)
+        if usage.cost_usd and candidate.model.free:
+            self.on_cost(candidate.model, usage.cost_usd)
         self._record(exchange, Attempt(candidate.model.name, "ok", now - attempt.started_s, 200), candidate)
         return Answer(candidate, reason, tuple(exchange.attempts), usage, reply)
 

@@ -534,7 +534,14 @@ def read_usage(body: Any) -> Usage:
         return Usage(estimated=True)
     details = body.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else 0
-    return Usage(_count(body.get("prompt_tokens")), _count(body.get("completion_tokens")), _count(cached))
+    cost = body.get("cost")
+    return Usage(
+        _count(body.get("prompt_tokens")),
+        _count(body.get("completion_tokens")),
+        _count(cached),
+        # OpenRouter's (https://openrouter.ai/docs/use-cases/usage-accounting): USD, of what the account is charged.
+        cost_usd=float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None,
+    )
 
 
 def _count(value: Any) -> int:

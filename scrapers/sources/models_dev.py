@@ -98,5 +98,6 @@ SOURCE = Source(
     confidence=0.5,
     parse=parse,
     derived=frozenset({"openrouter"}),
+    catalogue=True,
     accept="application/json",
 )

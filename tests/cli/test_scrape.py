@@ -135,6 +135,28 @@ def test_a_dry_run_shows_and_keeps_nothing(server: Server, tmp_path: Path) -> No
     assert body["version"] == 1
 
 
+def test_probes_are_evidence(server: Server, upstream: UpstreamThread, tmp_path: Path) -> None:
+    """Free models are asked for real, through the server that runs or without one; not again within the week."""
+    models = save(tmp_path, [listed("ok:free"), listed("ok")])
+    port = server.url.rpartition(":")[2]
+    for home, place in ((server.home, {"port": int(port)}), (tmp_path / "alone", {"port": 1})):
+        home.mkdir(exist_ok=True)
+        config = {
+            "server": place,
+            "providers": {"openrouter": provider(upstream.url, model_filter=["ok:free", "ok"])},
+            "local": {"models": []},
+        }
+        (home / "probing.json").write_text(json.dumps(config))
+        arguments = ("--config", str(home / "probing.json"), "--from", models, "--source", "openrouter", "--json")
+        before = len(upstream.requests)
+        probed = [
+            json.loads(command("scrape", *arguments, "--probe", "5", home=home).stdout)["probed"] for _ in range(2)
+        ]
+        assert probed == [1, 0], home
+        asked = [request for request in upstream.requests[before:] if request.path.endswith("/chat/completions")]
+        assert {request.model for request in asked} == {"ok:free"}
+
+
 def test_nothing_readable_is_an_error(server: Server, tmp_path: Path) -> None:
     """A run in which no source could be read ends with 1; a source that does not exist ends with 2."""
     folder = tmp_path / "openrouter"
