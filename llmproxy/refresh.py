@@ -43,6 +43,7 @@ _FIRST_START, _LAST_PERIOD = "first start", "last scheduled run"
 # The replica that refreshed last has so long to begin before another one takes its place.
 _AFTER_LEADER_S = 30.0
 _SHOWN = 500
+_REMEMBERED_S = 400 * 86_400.0
 # The same thing that is seen again and again is written down so often.
 _NOTED_AGAIN_S = 86_400.0
 
@@ -183,6 +184,7 @@ async def refresh(
         await asyncio.to_thread(versions.release, store)
     run.sources = await update.gather(store, targets, get, scope, now=now)
     await asyncio.to_thread(update.observe, store, observed, now())
+    await asyncio.to_thread(store.forget, now() - _REMEMBERED_S)
     decision = await asyncio.to_thread(update.decide, store, scope, now(), SOURCES)
     version = await asyncio.to_thread(update.publish, store, decision, why, now())
     run.changes = [change.to_json() for change in decision.changes]

@@ -208,6 +208,12 @@ class EvidenceStore:
         with self._lock:
             return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM versions").fetchone()[0])
 
+    def forget(self, before_s: float) -> None:
+        """Take out readings and values that sources gave up, from before a time."""
+        with self._changing() as connection:
+            connection.execute("DELETE FROM readings WHERE at_s < ?", (before_s,))
+            connection.execute("DELETE FROM sightings WHERE current = 0 AND seen_at_s < ?", (before_s,))
+
     # -- runs and notes -------------------------------------------------------------------------------------------
 
     def claim(self, period: str, at_s: float) -> bool:

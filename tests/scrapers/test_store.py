@@ -109,6 +109,16 @@ def test_a_change_that_fails_leaves_nothing_half_done() -> None:
     assert len(store.readings("page", since_s=0.0)) == 1
 
 
+def test_old_history_is_forgotten() -> None:
+    """What a source gave up long ago goes; what it says still stays, however old, with the latest reading."""
+    store = EvidenceStore(None)
+    store.accept(Reading("page", 10.0, "read"), [CLAIM])
+    store.accept(Reading("page", 20.0, "read"), [replace(CLAIM, value=500, seen_at_s=20.0)])
+    store.forget(15.0)
+    assert [one.evidence.value for one in store.sightings()] == [500]
+    assert [one.at_s for one in store.readings("page", since_s=0.0)] == [20.0]
+
+
 def test_old_versions_are_forgotten() -> None:
     """Fifty versions are kept, the newest ones."""
     store = EvidenceStore(None)
