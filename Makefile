@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: serve test check format bench bench-quick bench-local soak eval-tiny eval-recorded eval-limits eval-scrapers train-tiny clean
+.PHONY: serve test check format bench bench-quick bench-local bench-peers soak eval-tiny eval-recorded eval-limits eval-scrapers train-tiny clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.local
@@ -38,6 +38,9 @@ bench-local: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.served
 	$(BIN)/python -m benchmarks.embeddings
 	$(BIN)/python -m benchmarks.structure
+
+bench-peers: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.peers --venv $(PEERS) $(ARGS)
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.overhead --quick

@@ -22,6 +22,7 @@ from llmproxy.core.tasks import Background
 from llmproxy.web.state import SERVICES, Services
 
 _COLLECT_S = 30.0
+_LATENESS_S = 0.1
 
 
 def run(config: Config, *, path: Path | None, local: bool, workers: int = 1, first: bool = True) -> None:
@@ -53,6 +54,7 @@ async def _serve(config: Config, path: Path | None, local: bool, workers: int, f
     gc.set_threshold(20_000, 10, 10)
     background = Background()
     background.start(_collect(), "collector")
+    background.start(_watch_lateness(services), "lateness")
     try:
         try:
             shared = True if workers > 1 else None
@@ -77,6 +79,15 @@ async def _collect() -> None:
     while True:
         await asyncio.sleep(_COLLECT_S)
         gc.collect()
+
+
+async def _watch_lateness(services: Services) -> None:
+    """How long the event loop was busy with something else when a timer was due, ten times a second."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due_s = loop.time() + _LATENESS_S
+        await asyncio.sleep(_LATENESS_S)
+        services.metrics.lateness.add(max(0.0, loop.time() - due_s))
 
 
 async def _drain(services: Services, grace_s: float) -> None:

@@ -10,6 +10,10 @@ from prometheus_client.core import HistogramMetricFamily
 SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
+# How late the event loop may be: finer than what a request takes.
+LATENESS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+
+
 class Histogram:
     """Counts of one labelled series: a bucket up to each of `bounds`, one beyond them, and the sum of the values."""
 

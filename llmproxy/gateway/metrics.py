@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from llmproxy.core.types import JsonObject, Model, Usage
-from llmproxy.gateway.histograms import SECONDS, Histogram, family
+from llmproxy.gateway.histograms import LATENESS, SECONDS, Histogram, family
 from llmproxy.gateway.local_figures import LocalFigures
 from llmproxy.gateway.scrape_figures import scrape_figures
 
@@ -34,6 +34,7 @@ class Metrics(Collector):
         self._durations: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
         self._tokens: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.local = LocalFigures()
+        self.lateness = Histogram(LATENESS)
         # The status of the scrapers, whoever knows it.
         self.scraped: Callable[[], JsonObject] = dict
         self._registry = CollectorRegistry()
@@ -76,6 +77,9 @@ class Metrics(Collector):
         yield _counter("llmproxy_attempts", "Attempts by model and outcome.", ("model", "outcome"), self._attempts)
         yield _counter("llmproxy_tokens", "Tokens by model, prompt and completion.", ("model", "kind"), self._tokens)
         yield family("llmproxy_attempt_duration_seconds", "Time of an attempt until its end.", "model", self._durations)
+        late = HistogramMetricFamily("llmproxy_event_loop_lateness_seconds", "How late a timer of the server comes.")
+        late.add_metric((), *self.lateness.told())
+        yield late
         yield from self.local.collect()
         yield from scrape_figures(self.scraped())
 
