@@ -21,7 +21,11 @@ from backends.server_engine import ServerEngine
 from backends.weights import NO_FOLDER, Weights
 from llmproxy.core.errors import BadReply
 from llmproxy.core.tasks import Background
-from llmproxy.core.types import Call, Candidate, JsonObject, Model, Reply
+from llmproxy.core.types import DEGRADED, Call, Candidate, JsonObject, Model, Reply
+from llmproxy.dialects import extras
+
+# Chat templates of models that reason are given earlier thoughts, and have a use for them.
+_TAKEN = ("reasoning_content",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +106,20 @@ class LocalSource:
             raw = b"".join([piece async for piece in stream])
         if not raw:
             raise BadReply("the model gave no answer")
-        return Reply(orjson.loads(raw), raw)
+        return Reply(orjson.loads(raw), raw, headers=stream.headers)
 
     @asynccontextmanager
     async def stream(self, call: Call, candidate: Candidate) -> AsyncIterator[LocalStream]:
         """The answer as it is made; leaving the context stops the work behind it."""
         weights = self._weights[candidate.model.id]
+        said, lost = _plain(call)
         async with AsyncExitStack() as stack:
-            request = await stack.enter_async_context(self._requests.of(call, weights))
+            request = await stack.enter_async_context(self._requests.of(said, weights))
             residency = await self._residents()
             engine = await stack.enter_async_context(residency.using(weights.name))
             pieces = await stack.enter_async_context(aclosing(engine.run(request.message)))
-            yield LocalStream(pieces, headers={"content-type": request.content_type})
+            told = {DEGRADED: ", ".join(lost)} if lost else {}
+            yield LocalStream(pieces, headers={"content-type": request.content_type, **told})
 
     async def models(self) -> Sequence[Model]:
         """What the files of each model promise."""
@@ -158,6 +164,14 @@ class LocalSource:
         for given in ("name", "folder", "device"):
             del told[given]
         return Worker(name, weights.folder, device, told, self.setting.on_figures)
+
+
+def _plain(call: Call) -> tuple[Call, tuple[str, ...]]:
+    """(the call without what another dialect brought along for its own kind, the names of what that was)."""
+    if call.dialect == "openai":
+        return call, ()
+    body, lost = extras.plain(call.body, keeps=_TAKEN)
+    return replace(call, body=body), lost
 
 
 def describe(weights: Weights, *, exposed: bool = True) -> Model:

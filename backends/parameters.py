@@ -162,6 +162,11 @@ def _refuse_unsupported_values(body: JsonObject, *, chat: bool, reasons: bool) -
     for name, is_refused in refused.items():
         if is_refused:
             raise UnsupportedParameter(f"{name} is not supported by a local model", param=name)
+    for place, tool in enumerate(body.get("tools") or ()):
+        if (kind := tool.get("type", "function")) != "function":
+            raise UnsupportedParameter(
+                f"tools of the type {kind} are not supported by a local model", param=f"tools.{place}"
+            )
 
 
 def _ranged(body: JsonObject, name: str, low: float, high: float) -> float | None:

@@ -21,7 +21,9 @@ MAX_INPUTS = 2048
 _MAX_TOKEN_ID = 2**31 - 1
 _NEUTRAL = frozenset({"model", "user", "metadata"})
 _EMBEDDING_FIELDS = frozenset({"input", "encoding_format", "dimensions"}) | _NEUTRAL
-_RERANK_FIELDS = frozenset({"query", "documents", "top_n", "return_documents"}) | _NEUTRAL
+# A model that cuts documents at the end of its window makes no chunks of them, and nobody waits in line here.
+_RERANK_HINTS = frozenset({"max_chunks_per_doc", "truncation", "priority"})
+_RERANK_FIELDS = frozenset({"query", "documents", "top_n", "return_documents"}) | _RERANK_HINTS | _NEUTRAL
 # What Python and numpy hold for a kept vector beside its numbers: the key, the array's head, the tuple, the table.
 _ENTRY_BYTES = 400
 

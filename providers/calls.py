@@ -21,6 +21,9 @@ def passed_through(
 ) -> Request:
     """The call as its client wrote it, with the provider's own id of the model and its key."""
     url = URL(settings.base_url + call.path, encoded=True)
+    # Where an endpoint is not under the base URL, the catalogue (and nobody else) says where it is from there.
+    if elsewhere := settings.quirks.get("paths", {}).get(call.path):
+        url = URL(settings.base_url + "/").join(URL(elsewhere))
     is_json = call.raw_headers.get("content-type", "").startswith("application/json")
     model_id = orjson.dumps(candidate.model.id)[1:-1] if is_json else candidate.model.id.encode()
     body = model_id.join(call.raw) if call.raw else None

@@ -22,6 +22,8 @@ from llmproxy.routing.findings import Findings, rule_with
 
 PROTOCOLS = frozenset({"openai", "anthropic", "gemini"})
 _NONE = Findings()
+# Fields without which the answer is the same: whoever does not know them is no worse a candidate.
+_HINTS = frozenset({"user", "metadata", "store", "service_tier", "prediction", "safety_identifier"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +219,16 @@ def _entry(name: str, fields: Mapping[str, Any]) -> Entry:
                 (glob, tuple(Rate(unit, *amounts) for unit, amounts in rates.items()))
                 for glob, rates in fields.get("rates", {}).items()
             ),
+            refuses=_refused(fields.get("quirks", {})),
+            streams=not fields.get("quirks", {}).get("no_stream"),
         ),
     )
+
+
+def _refused(quirks: Mapping[str, Any]) -> frozenset[str]:
+    """The fields that change an answer and that the provider does not honour."""
+    only_one = frozenset({"n"} if quirks.get("max_n") == 1 else ())
+    return (frozenset(quirks.get("unsupported_parameters", ())) | only_one) - _HINTS
 
 
 def _is_loopback(url: str) -> bool:

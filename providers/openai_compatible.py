@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,7 @@ from providers.calls import fetch_models, passed_through
 from providers.catalog import Settings
 from providers.http import Request
 from providers.quirks import adapted
+from providers.whole import WholeStream
 
 _PATHS = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 
@@ -41,19 +43,12 @@ class OpenAiCompatible:
     async def send(self, call: Call, candidate: Candidate) -> Reply:
         """POST and wait for the whole answer; raises `Refused` for an error status or an error under 200."""
         async with self._request(call, candidate) as request:
-            raw = await request.read()
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise BadReply(f"a {request.status} that is not JSON: {error}", outcome="not_json") from error
-        if isinstance(body, list) and body and isinstance(body[0], dict) and "error" in body[0]:
-            body = body[0]
-        if isinstance(body, dict) and body.get("error"):
-            raise error_in_body(body, now=time.time(), status=request.status)
-        return Reply(body, raw, request.status, request.headers)
+            return await _whole(request)
 
-    def stream(self, call: Call, candidate: Candidate) -> Request:
-        """POST and give the answer as it comes."""
+    def stream(self, call: Call, candidate: Candidate) -> Request | WholeStream:
+        """POST and give the answer as it comes, or where the provider cannot stream, when all of it is there."""
+        if self.settings.quirks.get("no_stream") and call.stream:
+            return WholeStream(self._request(replace(call, stream=False), candidate), _whole)
         return self._request(call, candidate)
 
     async def models(self) -> Sequence[Model]:
@@ -102,4 +97,20 @@ class OpenAiCompatible:
         headers = dict(self.settings.headers)
         if self.settings.keys:
             headers["Authorization"] = f"Bearer {self.settings.keys[credential].reveal()}"
+        elif anonymous := self.settings.quirks.get("anonymous_key"):
+            headers["Authorization"] = f"Bearer {anonymous}"
         return headers
+
+
+async def _whole(request: Request) -> Reply:
+    """The whole answer of a request that was entered."""
+    raw = await request.read()
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadReply(f"a {request.status} that is not JSON: {error}", outcome="not_json") from error
+    if isinstance(body, list) and body and isinstance(body[0], dict) and "error" in body[0]:
+        body = body[0]
+    if isinstance(body, dict) and body.get("error"):
+        raise error_in_body(body, now=time.time(), status=request.status)
+    return Reply(body, raw, request.status, request.headers)

@@ -8,6 +8,7 @@ from typing import Any
 from llmproxy.core.errors import UnsupportedParameter
 from llmproxy.core.types import Call, JsonObject
 from llmproxy.dialects import extras
+from llmproxy.routing.capabilities import says_nothing
 
 # Without these the answer would not be what was asked for: whoever cannot honour them is passed over.
 _REQUIRED = frozenset({"tools", "tool_choice", "response_format"})
@@ -28,7 +29,7 @@ def adapted(call: Call, quirks: Mapping[str, Any]) -> tuple[JsonObject, tuple[st
         return body, lost
     made, left_out = dict(body), set(lost)
     for name in quirks.get("unsupported_parameters", ()):
-        if name in made and not _says_nothing(name, made[name]):
+        if name in made and not says_nothing(name, made[name]):
             if name in _REQUIRED and made.get("tool_choice") != "none":
                 raise UnsupportedParameter(f"{name} is not supported here", param=name)
             left_out.add(name)
@@ -43,6 +44,10 @@ def adapted(call: Call, quirks: Mapping[str, Any]) -> tuple[JsonObject, tuple[st
             raise UnsupportedParameter(f"n is at most {most} here", param="n")
         if most == 1:
             del made["n"]
+    if quirks.get("single_tool_call") and made.get("tools"):
+        if made.get("parallel_tool_calls"):
+            left_out.add("parallel_tool_calls")
+        made["parallel_tool_calls"] = False
     if quirks.get("stop_as_list") and isinstance(made.get("stop"), str):
         made["stop"] = [made["stop"]]
     efforts = quirks.get("reasoning_effort_values")
@@ -52,11 +57,6 @@ def adapted(call: Call, quirks: Mapping[str, Any]) -> tuple[JsonObject, tuple[st
     if unknown := quirks.get("unsupported_message_fields"):
         made["messages"] = [_without(message, unknown, left_out) for message in made.get("messages", ())]
     return made, tuple(sorted(left_out))
-
-
-def _says_nothing(name: str, value: Any) -> bool:
-    """Whether a field says what would be so without it."""
-    return value in (None, [], {}) or (name.endswith("_penalty") and value == 0) or (name == "n" and value == 1)
 
 
 def _tokens(made: dict[str, Any], quirks: Mapping[str, Any]) -> None:

@@ -35,9 +35,9 @@ class Rate(NamedTuple):
 class Model:
     """What a source offers. A capability in neither `capabilities` nor `lacks` is unknown.
 
-    `refuses` are fields of a request that its source does not honour. `exposed` models take part in pools; a `toy`
-    stands behind every other model there, a `favourite` before them where the order is `best`. `created_s` is a Unix
-    time.
+    `refuses` are fields of a request that its source does not honour; one without `streams` gives an answer whole.
+    `exposed` models take part in pools; a `toy` stands behind every other model there, a `favourite` before them where
+    the order is `best`. `created_s` is a Unix time.
     """
 
     source: str
@@ -56,6 +56,7 @@ class Model:
     favourite: bool = False
     created_s: int = 0
     refuses: frozenset[str] = frozenset()
+    streams: bool = True
     name: str = field(init=False)
 
     def __post_init__(self) -> None:

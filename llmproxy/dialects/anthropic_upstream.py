@@ -27,6 +27,7 @@ from llmproxy.dialects.anthropic_schema import narrowed
 from llmproxy.dialects.anthropic_translator import AnthropicTranslator
 from llmproxy.dialects.base import Translator
 from llmproxy.dialects.extras import ANTHROPIC
+from llmproxy.dialects.gemini_fields import GEMINI, own_words
 
 VERSION = "2023-06-01"
 # Tokens of thought that an effort is worth where thinking has a budget; 1,024 is the least that is accepted.
@@ -295,6 +296,8 @@ def _ignored(body: JsonObject) -> set[str]:
     for name in _ESSENTIAL:
         if name in asked:
             raise UnsupportedParameter(f"{name} is not supported", param=name)
+    if GEMINI in asked:
+        asked = (asked - {GEMINI}) | {f"{GEMINI}.{name}" for name in own_words(body)}
     return asked
 
 

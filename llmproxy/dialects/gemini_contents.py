@@ -60,7 +60,7 @@ def messages(contents: list[Fields]) -> list[JsonObject]:
             conversation.answered(content.objects("parts"), place)
         else:
             conversation.asked(content.objects("parts"))
-    return conversation.messages
+    return conversation.ended()
 
 
 def signed(message: JsonObject, signature: str | None) -> JsonObject:
@@ -69,31 +69,43 @@ def signed(message: JsonObject, signature: str | None) -> JsonObject:
 
 
 class _Conversation:
-    """The messages so far, and the function calls of the last turn that wait for their results: (id, name)."""
+    """The messages so far, and the function calls of the last turn that wait for their results: (id, name).
+
+    Neighbouring contents of the model are one turn: the SDK of Google keeps each piece of a stream as one of its own.
+    """
 
     def __init__(self) -> None:
-        self.messages: list[JsonObject] = []
+        self._messages: list[JsonObject] = []
         self._waiting: list[tuple[str, str]] = []
+        self._turn: _Turn | None = None
+
+    def ended(self) -> list[JsonObject]:
+        """All messages."""
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            self._messages.append(turn.message())
+            if turn.calls:
+                self._waiting = [(call["id"], call["function"]["name"]) for call in turn.calls]
+        return self._messages
 
     def asked(self, parts: list[Fields]) -> None:
         """A turn of the user: results of functions, then what it says itself."""
+        self.ended()
         said: list[JsonObject] = []
         for part in parts:
             if _kind(part) == "functionResponse":
-                self.messages.append(self._result(Fields(part.get("functionResponse"), part.at("functionResponse"))))
+                self._messages.append(self._result(Fields(part.get("functionResponse"), part.at("functionResponse"))))
             else:
                 said.append(user_part(part))
         if said or not parts:
-            self.messages.append({"role": "user", "content": _plain(said)})
+            self._messages.append({"role": "user", "content": _plain(said)})
 
     def answered(self, parts: list[Fields], place: int) -> None:
-        """A turn of the model."""
-        turn = _Turn()
+        """A turn of the model, or more of it."""
+        if self._turn is None:
+            self._turn = _Turn()
         for number, part in enumerate(parts):
-            turn.add(part, f"call_{place}_{number}")
-        self.messages.append(turn.message())
-        if turn.calls:
-            self._waiting = [(call["id"], call["function"]["name"]) for call in turn.calls]
+            self._turn.add(part, f"call_{place}_{number}")
 
     def _result(self, given: Fields) -> JsonObject:
         response = given.object("response")

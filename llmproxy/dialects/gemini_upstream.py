@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmproxy.core.errors import UnsupportedParameter
 from llmproxy.core.types import JsonObject
 from llmproxy.dialects.base import Translator
 from llmproxy.dialects.extras import plain
@@ -56,12 +57,12 @@ class GeminiUpstream:
         body, lost = plain(body, keeps=_KEPT)
         extras = dict(own_words(body))
         tuned = extras.pop("generationConfig", None)
-        tools, missing = _tools(body)
+        tools = _tools(body)
         config, unmet = _config(body, tuned if isinstance(tuned, dict) else {}, model, with_tools=bool(tools))
         found = extras | prompt(body.get("messages") or (), signatures=_version(model)[0] >= 3) | tools
         if config:
             found["generationConfig"] = config
-        return found, (*lost, *_unknown(body), *missing, *unmet)
+        return found, (*lost, *_unknown(body), *unmet)
 
     def reply(self, body: JsonObject, model: str) -> JsonObject:
         """A canonical reply; raises `BadReply` for what is no answer."""
@@ -151,25 +152,25 @@ def _response_format(form: Any, *, alone: bool) -> tuple[JsonObject, bool]:
     return found, True
 
 
-def _tools(body: Mapping[str, Any]) -> tuple[JsonObject, list[str]]:
-    """(`tools` and `toolConfig`, the tools that are not functions)."""
+def _tools(body: Mapping[str, Any]) -> JsonObject:
+    """`tools` and `toolConfig`; raises `UnsupportedParameter` for a tool that is no function."""
     declared: list[JsonObject] = []
-    missing: list[str] = []
     for place, tool in enumerate(body.get("tools") or ()):
         function = tool.get("function")
-        if tool.get("type", "function") == "function" and isinstance(function, dict):
-            declared.append(_declaration(function) | own_words(tool))
-        else:
-            missing.append(f"tools.{place}")
+        if tool.get("type", "function") != "function" or not isinstance(function, dict):
+            raise UnsupportedParameter(
+                f"tools of the type {tool.get('type')} are not supported", param=f"tools.{place}"
+            )
+        declared.append(_declaration(function) | own_words(tool))
     if not declared:
-        return {}, missing
+        return {}
     calling, allowed = _calling(body.get("tool_choice"))
     if allowed is not None and not calling:  # it may call these or none: what is not offered cannot be called
         declared = [function for function in declared if function["name"] in allowed]
     found: JsonObject = {"tools": [{"functionDeclarations": declared}]}
     if calling:
         found["toolConfig"] = {"functionCallingConfig": calling}
-    return found, missing
+    return found
 
 
 def _declaration(function: JsonObject) -> JsonObject:

@@ -7,7 +7,7 @@ sent on; a field that is not known here goes to the candidate as it is.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llmproxy.core.errors import InvalidRequest, LlmproxyError
@@ -15,9 +15,10 @@ from llmproxy.core.schema import defect
 from llmproxy.core.types import JsonObject
 from llmproxy.dialects.openai import error_body
 from llmproxy.dialects.responses_history import Stored, continued, nothing_kept, stored, unknown_response
-from llmproxy.dialects.responses_items import FREE_TEXT, as_items, messages
+from llmproxy.dialects.responses_items import as_items, messages
 from llmproxy.dialects.responses_output import whole
 from llmproxy.dialects.responses_stream import ResponsesRenderer
+from llmproxy.dialects.responses_tools import read_tools
 
 __all__ = ["Responses", "Stored", "continued", "nothing_kept", "stored"]
 
@@ -32,7 +33,8 @@ _READ = frozenset(
 _HINTS = frozenset(
     {
         "store", "metadata", "user", "safety_identifier", "service_tier", "prompt_cache_key", "prompt_cache_retention",
-        "prompt_cache_options", "max_tool_calls", "truncation", "stream_options",
+        "prompt_cache_options", "max_tool_calls", "truncation", "stream_options", "client_metadata",
+        "access_programs",
     }
 )  # fmt: skip
 _ELSEWHERE = {
@@ -65,7 +67,7 @@ class Responses:
             if value is not None and name not in _READ and name not in _HINTS and name not in _ELSEWHERE
         }
         found["messages"] = _instructions(body.get("instructions")) + messages(as_items(body.get("input")))
-        found |= _tools(body) | _format(body) | _limits(body) | _logprobs(body)
+        found |= read_tools(body) | _format(body) | _limits(body) | _logprobs(body)
         if body.get("stream"):
             found |= {"stream": body["stream"], "stream_options": {"include_usage": True}}
         return found
@@ -148,84 +150,3 @@ def _format(body: JsonObject) -> JsonObject:
         **found,
         "response_format": {"type": "json_schema", "json_schema": {"name": "response", **holder}},
     }
-
-
-# -- tools --------------------------------------------------------------------------------------------------------
-
-
-def _tools(body: JsonObject) -> JsonObject:
-    given = body.get("tools")
-    if given is not None and not isinstance(given, list):
-        raise InvalidRequest("tools must be a list", param="tools")
-    tools = [_tool(tool, f"tools.{place}") for place, tool in enumerate(given or ())]
-    choice = body.get("tool_choice")
-    if not tools and choice in (None, "auto", "none"):
-        return {}  # there is nothing to choose from, and upstreams refuse a choice then
-    found: JsonObject = {"tools": tools} | _choice(choice, tools)
-    if body.get("parallel_tool_calls") is not None:
-        found["parallel_tool_calls"] = body["parallel_tool_calls"]
-    return found
-
-
-def _tool(tool: Any, path: str) -> JsonObject:
-    """A function, or a custom tool as a function of one free text."""
-    kind = tool.get("type") if isinstance(tool, dict) else None
-    if kind not in ("function", "custom"):
-        raise InvalidRequest(
-            f"the tool {kind} is not offered here; functions and custom tools are", param=f"{path}.type"
-        )
-    name = tool.get("name")
-    if not isinstance(name, str) or not name:
-        raise InvalidRequest("a tool needs a name", param=f"{path}.name")
-    function: JsonObject = {"name": name}
-    if tool.get("description"):
-        function["description"] = tool["description"]
-    if kind == "custom":
-        return {"type": "function", "function": {**function, **_free_text(tool)}}
-    parameters = tool.get("parameters")
-    if parameters is not None and not isinstance(parameters, dict):
-        raise InvalidRequest("parameters must be a JSON schema", param=f"{path}.parameters")
-    function["parameters"] = parameters or {"type": "object", "properties": {}}
-    if tool.get("strict") is not None:
-        function["strict"] = tool["strict"]
-    return {"type": "function", "function": function}
-
-
-def _free_text(tool: JsonObject) -> JsonObject:
-    """A grammar is told to the model: nobody but OpenAI can hold it to one."""
-    form = tool.get("format")
-    told = str(tool.get("description") or "")
-    if isinstance(form, dict) and form.get("type") == "grammar":
-        told += f"\n\nThe input must follow this grammar ({form.get('syntax')}):\n{form.get('definition')}"
-    schema = {
-        "type": "object",
-        "properties": {FREE_TEXT: {"type": "string"}},
-        "required": [FREE_TEXT],
-        "additionalProperties": False,
-    }
-    return {"description": told.strip(), "parameters": schema}
-
-
-def _choice(choice: Any, tools: list[JsonObject]) -> JsonObject:
-    """`tool_choice`, and `tools` where only some of them may be called: then only those are offered."""
-    if choice is None:
-        return {}
-    if choice in ("auto", "none", "required"):
-        return {"tool_choice": choice}
-    offered = {tool["function"]["name"]: tool for tool in tools}
-    if not (isinstance(choice, dict) and choice.get("type") == "allowed_tools"):
-        return {"tool_choice": {"type": "function", "function": {"name": _named(choice, offered)}}}
-    mode, allowed = choice.get("mode"), choice.get("tools")
-    if mode not in ("auto", "required") or not isinstance(allowed, list) or not allowed:
-        raise InvalidRequest("allowed_tools needs a mode and tools", param="tool_choice")
-    return {"tools": [offered[_named(tool, offered)] for tool in allowed], "tool_choice": mode}
-
-
-def _named(tool: Any, offered: Collection[str]) -> str:
-    kind = tool.get("type") if isinstance(tool, dict) else None
-    if kind not in ("function", "custom"):
-        raise InvalidRequest(f"the tool {kind} is not offered here", param="tool_choice")
-    name = tool.get("name")
-    if not isinstance(name, str) or name not in offered:
-        raise InvalidRequest("tool_choice asks for a tool that is not in tools", param="tool_choice")
-    return name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,17 @@ _TEXT_MEDIA = ("text/", "application/json", "application/xml", "application/yaml
 
 # The argument that stands for the free text of a custom tool.
 FREE_TEXT = "input"
+# The longest name of a function that OpenAI takes.
+_LONGEST_NAME = 64
+_DIGEST = 8
+
+
+def flat_name(namespace: str | None, name: str) -> str:
+    """The name of a function for that of a tool in a namespace; a long one is cut, and told apart by a digest."""
+    flat = f"{namespace}__{name}" if namespace else name
+    if not namespace or len(flat) <= _LONGEST_NAME:
+        return flat
+    return f"{flat[: _LONGEST_NAME - _DIGEST - 1]}_{hashlib.sha256(flat.encode()).hexdigest()[:_DIGEST]}"
 
 
 def as_items(given: Any) -> list[JsonObject]:
@@ -127,6 +139,8 @@ class _Conversation:
             arguments = orjson.dumps({FREE_TEXT: str(item.get("input") or "")}).decode()
         else:
             arguments = str(item.get("arguments") or "{}")
+        namespace = item.get("namespace")
+        name = flat_name(namespace if isinstance(namespace, str) else None, name)
         call: JsonObject = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
         if isinstance(item.get("extra_content"), dict):
             call["extra_content"] = item["extra_content"]

@@ -16,6 +16,7 @@ from llmproxy.core.types import JsonObject
 from llmproxy.dialects.canonical import reported_usage, status_of
 from llmproxy.dialects.responses_growing import Item, Message, Reasoning
 from llmproxy.dialects.responses_items import FREE_TEXT
+from llmproxy.dialects.responses_tools import Origin, origins
 
 Listener = Callable[[str, JsonObject], None]
 
@@ -62,11 +63,7 @@ class Output:
         self._items: list[JsonObject] = []
         self._item: Item | None = None
         self._summarised = _asks_summary(request)
-        self._custom = {
-            tool.get("name")
-            for tool in request.get("tools") or ()
-            if isinstance(tool, dict) and tool.get("type") == "custom"
-        }
+        self._origins = origins(request.get("tools"))
         self.response = _echo(request)
         self.begun = False
 
@@ -147,9 +144,11 @@ class Output:
         self._close()
         function = call.get("function") or {}
         name, arguments = str(function.get("name") or ""), function.get("arguments") or ""
-        custom = name in self._custom
+        name, namespace, custom = self._origins.get(name) or Origin(name)
         item: JsonObject = {"type": "custom_tool_call" if custom else "function_call", "status": "in_progress"}
         item |= {"id": self._next_id("ctc" if custom else "fc"), "call_id": call.get("id") or "", "name": name}
+        if namespace:
+            item["namespace"] = namespace
         if isinstance(call.get("extra_content"), dict):
             item["extra_content"] = call["extra_content"]
         field, kind = ("input", "custom_tool_call_input") if custom else ("arguments", "function_call_arguments")

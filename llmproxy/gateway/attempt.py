@@ -195,7 +195,9 @@ async def _pump(source: Source, attempt: Try, call: Call, waits: Waits, budget_s
     """Relay until the stream says that it is done, or ends; what came with the end is left to be sent with it."""
     relay, local = attempt.relay, attempt.candidate.model.local
     # A local model may still be loading, and is as fast as this machine: nobody but the deadline hurries it.
-    first_s = budget_s if local else min(waits.first_token_s, budget_s)
+    # Where nothing streams, the first piece is the whole answer.
+    remote_s = waits.first_token_s if attempt.candidate.model.streams else waits.request_s
+    first_s = budget_s if local else min(remote_s, budget_s)
     pace = Pace(0.0 if local or attempt.raw else waits.slowest_tokens_s, _TRICKLE_STALLS * waits.stall_s)
     clock = asyncio.get_running_loop().time
     stream: Stream

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from llmproxy.core.config import Config, RateUnit
 from llmproxy.core.names import matches, matches_id
@@ -21,6 +21,12 @@ _NOT_CHAT = re.compile(
     r"dall-e|gpt-image|image-|stable-diffusion|flux|sdxl|imagen|veo|sora|lyria|ocr|bge-|e5-|(^|/)clip|parakeet|orpheus",
     re.IGNORECASE,
 )
+# Values of fields that ask for what happens without them anyway.
+_NOTHING: Mapping[str, tuple[Any, ...]] = {
+    "n": (1,), "frequency_penalty": (0,), "presence_penalty": (0,), "repetition_penalty": (1,), "logprobs": (False,),
+    "top_logprobs": (0,), "store": (False,), "service_tier": ("auto", "default"), "modalities": (["text"],),
+    "parallel_tool_calls": (True,), "tool_choice": ("auto", "none"),
+}  # fmt: skip
 _EMBEDS = re.compile(r"embed|(^|[-_/])(bge|e5|gte)-(?!rerank)", re.IGNORECASE)
 
 
@@ -35,6 +41,8 @@ class Facts:
     context_tokens: tuple[tuple[str, int], ...] = ()
     not_chat: tuple[str, ...] = ()
     rates: tuple[tuple[str, tuple[Rate, ...]], ...] = ()
+    refuses: frozenset[str] = frozenset()
+    streams: bool = True
 
 
 def describe(model: Model, config: Config, facts: Facts, findings: Findings = _NONE) -> Model:
@@ -56,6 +64,8 @@ def describe(model: Model, config: Config, facts: Facts, findings: Findings = _N
         capabilities = frozenset(said)
     if _EMBEDS.search(model.id):
         capabilities |= {"embeddings"}
+    if "rerank" in model.id.lower():
+        capabilities |= {"rerank"}
     return replace(
         model,
         free=_is_free(model, config, facts, found.is_free),
@@ -70,6 +80,8 @@ def describe(model: Model, config: Config, facts: Facts, findings: Findings = _N
         context_tokens=_lookup(config.model_context, model) or model.context_tokens or found.context_tokens or window,
         tier=_lookup(config.model_reasoning, model) or model.tier or found.tier,
         rates=_rates(_lookup(config.model_rates, model) or {}) or rates,
+        refuses=facts.refuses,
+        streams=facts.streams,
     )
 
 
@@ -86,10 +98,25 @@ def rank(model: Model, needs: frozenset[str], gained: frozenset[tuple[str, str]]
     return 2 if needs & model.lacks else 1
 
 
+def says_nothing(name: str, value: Any) -> bool:
+    """Whether a field of a request asks for what would happen without it."""
+    return value in (None, [], {}) or value in _NOTHING.get(name, ())
+
+
+def unheeded(model: Model, call: Call) -> list[str]:
+    """The fields of the call that ask for something and that the model's source is known not to honour, sorted."""
+    refuses, body = model.refuses, call.body
+    if not refuses or call.endpoint not in ("chat", "completions") or refuses.isdisjoint(body):
+        return []
+    return sorted(name for name in refuses if name in body and not says_nothing(name, body[name]))
+
+
 def endpoint_fits(model: Model, call: Call) -> bool:
     """Whether a pool may offer `model` to this endpoint at all: chat models chat, embedding models embed."""
     if call.endpoint == "embeddings":
         return "embeddings" in model.capabilities
+    if "rerank" in call.needs:
+        return "rerank" in model.capabilities
     return model.chat or call.endpoint == "passthrough"
 
 

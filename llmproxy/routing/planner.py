@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llmproxy.core.types import Call, Candidate, Dropped, Kept, Plan
 from llmproxy.routing.book import Book
-from llmproxy.routing.capabilities import endpoint_fits, rank
+from llmproxy.routing.capabilities import endpoint_fits, rank, unheeded
 from llmproxy.routing.catalog import Catalog, Selection
 from llmproxy.routing.health import Cooldown, Health
 from llmproxy.routing.policies import by_speed, rotated
@@ -106,9 +106,11 @@ class _Walk:
     def over(self, selections: Sequence[Selection]) -> Iterator[Kept]:
         """Those in good health, in order; then those that are better asked last.
 
+        Who does not honour a field of the call stands behind those that do, but before the toys among them.
         Silent ones are left out when somebody in good health will have room again: waiting for that is the better bet.
         """
         later: list[Kept] = []
+        unheeding: list[Kept] = []
         silent: list[tuple[Kept, Cooldown]] = []
         seen: set[str] = set()
         for selection in selections:
@@ -128,7 +130,15 @@ class _Walk:
                     continue
                 cooldown, last = self._why_last(candidate, named=not selection.pool)
                 if last is None:
-                    yield Kept(candidate, self._reason(selection, candidate), not selection.pool)
+                    entry = Kept(candidate, self._reason(selection, candidate), not selection.pool)
+                    if candidate.model.refuses and (fields := unheeded(candidate.model, self._call)):
+                        why = f"{entry.reason}; behind those that honour {', '.join(fields)}"
+                        unheeding.append(entry._replace(reason=why))
+                        continue
+                    if unheeding and candidate.model.toy:
+                        yield from unheeding
+                        unheeding.clear()
+                    yield entry
                     continue
                 entry = Kept(candidate, f"{selection.reason}; last, {last}", not selection.pool)
                 if cooldown is not None and cooldown.silent and selection.pool:
@@ -137,6 +147,7 @@ class _Walk:
                         rotation.aside(candidate, cooldown.until_s - self._moment.now, self._moment.now, silent=True)
                 else:
                     later.append(entry)
+        yield from unheeding
         yield from later
         for entry, cooldown in silent:
             if self._full:
@@ -153,6 +164,8 @@ class _Walk:
         if rank(candidate.model, self._call.needs | selection.needs, self._moment.health.gained):
             return None
         if self._why_not(candidate, None) is not None or self._why_last(candidate, named=False) != (None, None):
+            return None
+        if unheeded(candidate.model, self._call):
             return None
         return Kept(candidate, f"{selection.reason}; answered this conversation before")
 

@@ -57,7 +57,7 @@ def check_depth(raw: bytes, body: JsonObject) -> None:
 async def answer(
     request: web.Request,
     call: Call,
-    reply: Callable[[JsonObject], JsonObject] | None = None,
+    reply: Callable[[JsonObject], Any] | None = None,
     *,
     renderer: Renderer | None = None,
 ) -> web.StreamResponse:

@@ -23,7 +23,7 @@ from llmproxy.core.errors import (
 )
 from llmproxy.core.types import trail
 from llmproxy.web.envelope import response_of, status_of
-from llmproxy.web.spoken import key_in_query, native_error
+from llmproxy.web.spoken import id_headers, key_in_query, native_error
 from llmproxy.web.state import SERVICES, TRACE, Services, Trace, new_id
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,9 +46,7 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await _enveloped(request, handler, services)
         status = response.status
         if not response.prepared:
-            response.headers["x-request-id"] = current.id
-            if request.path.startswith("/v1/messages"):
-                response.headers["request-id"] = current.id  # where Anthropic's SDK looks for it
+            response.headers.update(id_headers(request, current.id))
         return response
     except asyncio.CancelledError:
         raise

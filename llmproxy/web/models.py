@@ -10,28 +10,40 @@ from aiohttp import web
 from llmproxy.core import names
 from llmproxy.core.errors import InvalidRequest
 from llmproxy.core.types import Call, Candidate, JsonObject, Model, Plan
-from llmproxy.dialects import anthropic
+from llmproxy.dialects import anthropic, gemini_other
+from llmproxy.dialects.anthropic import AnthropicMessages
+from llmproxy.dialects.gemini import Gemini
 from llmproxy.dialects.openai import parse_chat
 from llmproxy.gateway.ledger import Ledger
 from llmproxy.routing.health import Health
 from llmproxy.web.envelope import json_response
 from llmproxy.web.inference import read_json
 from llmproxy.web.local_models import states
+from llmproxy.web.spoken import dialect_of
 from llmproxy.web.state import SERVICES, TRACE, Services
 
 
 async def list_models(request: web.Request) -> web.Response:
     """GET /v1/models: concrete models, aliases, and each pool that has a candidate."""
     data = entries(request.app[SERVICES])
-    if "anthropic-version" in request.headers:
-        return json_response(anthropic.models(data))
+    match dialect_of(request):
+        case AnthropicMessages():
+            return json_response(anthropic.models(data))
+        case Gemini():
+            query = request.query
+            return json_response(gemini_other.model_list(data, query.get("pageSize"), query.get("pageToken")))
     return json_response({"object": "list", "data": data})
 
 
 async def show_model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}; ids hold `/` and `:`."""
     entry = entry_of(request.app[SERVICES], request.match_info["id"])
-    return json_response(anthropic.model_entry(entry) if "anthropic-version" in request.headers else entry)
+    match dialect_of(request):
+        case AnthropicMessages():
+            return json_response(anthropic.model_entry(entry))
+        case Gemini():
+            return json_response(gemini_other.model_entry(entry))
+    return json_response(entry)
 
 
 def entries(services: Services) -> list[JsonObject]:
@@ -89,6 +101,7 @@ def candidate_body(candidate: Candidate, health: Health, now: float, ledger: Led
         "tier": model.tier,
         "capabilities": sorted(model.capabilities),
         "lacks": sorted(model.lacks),
+        "refuses": sorted(model.refuses),
         "learned": health.learned(candidate, now),
         "limits": ledger.book.told(candidate, ledger.now()),
         "context_tokens": model.context_tokens,

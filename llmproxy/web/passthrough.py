@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 
 from llmproxy.core.errors import InvalidJson, InvalidRequest
-from llmproxy.core.types import Call
+from llmproxy.core.types import Call, JsonObject
 from llmproxy.dialects.audio import seconds_of
 from llmproxy.web.inference import answer, check_depth
 from llmproxy.web.state import TRACE
@@ -48,6 +48,12 @@ async def passthrough(request: web.Request) -> web.StreamResponse:
     return await answer(request, call)
 
 
+def around_model(body: JsonObject) -> tuple[bytes, ...]:
+    """The JSON of `body`, cut where the model's own id belongs."""
+    marked = orjson.dumps({**body, "model": _PLACE})
+    return tuple(marked.split(orjson.dumps(_PLACE)[1:-1], 1))
+
+
 def _split(request: web.Request, raw: bytes) -> tuple[str, tuple[bytes, ...]]:
     """The model that is asked for, and the body cut at its name."""
     outside: str = request.query.get("model") or request.headers.get("x-llmproxy-model") or ""
@@ -58,8 +64,7 @@ def _split(request: web.Request, raw: bytes) -> tuple[str, tuple[bytes, ...]]:
             raise InvalidJson(f"the body is not JSON: {error}") from error
         if isinstance(body, dict) and isinstance(body.get("model"), str):
             check_depth(raw, body)
-            marked = orjson.dumps({**body, "model": _PLACE})
-            return body["model"], tuple(marked.split(orjson.dumps(_PLACE)[1:-1], 1))
+            return body["model"], around_model(body)
     elif request.content_type == "multipart/form-data" and (match := _MULTIPART_MODEL.search(raw)):
         named = match["model"].decode("utf-8", "replace")
         return named, (raw[: match.start("model")], raw[match.end("model") :])

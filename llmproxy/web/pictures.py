@@ -18,6 +18,10 @@ _MOST_CROPS = 50
 _MOST_BYTES = 20 << 20
 _MOST_PIXELS = 40_000_000
 _LONGEST_LABEL = 100
+_FORM = (
+    'Answer with one JSON object only: {"description": the scene in words, "entities": a list of what is seen, '
+    '"crop_descriptions": a list with one text for each panel, in their order}'
+)
 # Each image takes up to 4 bytes a pixel while it is decoded.
 _DECODERS = ThreadPoolExecutor(2, "vision")
 
@@ -90,16 +94,16 @@ def read_crops(given: Any) -> list[JsonObject]:
     return found
 
 
-def question(prompt: str, labels: list[JsonObject]) -> str:
-    """What the model is asked of the scene and the panels."""
-    if not labels:
-        return f"{prompt}\nThere are no crops: crop_descriptions is an empty list; in entities give what is seen."
-    lines = [f"{one['panel']}: {one['label']}{_told(one)}" for one in labels]
-    return (
-        f"{prompt}\nThe first image is the scene. The second shows details of it on numbered panels:\n"
-        + "\n".join(lines)
-        + "\nIn crop_descriptions give one text for each panel, in this order; in entities the things that are seen."
-    )
+def question(prompt: str, labels: list[JsonObject], *, own_form: bool) -> str:
+    """What the model is asked of the scene and the panels.
+
+    JSON is asked for by words alone, which every model understands; not where the client has an `own_form`.
+    """
+    seen = ["There are no panels."]
+    if labels:
+        seen = ["The first image is the scene. The second shows details of it on numbered panels:"]
+        seen += [f"{one['panel']}: {one['label']}{_told(one)}" for one in labels]
+    return "\n".join([prompt, *seen, *(() if own_form else (_FORM,))])
 
 
 def _told(label: Mapping[str, Any]) -> str:

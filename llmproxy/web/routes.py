@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from llmproxy.web import inference, local_models, models, system, translated, vision
+from llmproxy.web import inference, llamacpp, local_models, models, system, translated, vision
 from llmproxy.web.middleware import trace
 from llmproxy.web.passthrough import passthrough
 from llmproxy.web.state import SERVICES, Services
@@ -30,6 +30,13 @@ ROUTES = [
     web.post("/api/show", translated.ollama_show),
     web.get("/api/ps", translated.ollama_ps),
     web.get("/api/version", translated.ollama_version),
+    web.post("/embedding", llamacpp.embedding),
+    web.post("/embeddings", llamacpp.embedding),
+    web.post("/v1/rerank", llamacpp.reranking),
+    web.post("/v2/rerank", llamacpp.reranking),
+    web.post("/v1/reranking", llamacpp.reranking),
+    web.post("/rerank", llamacpp.reranking),
+    web.post("/reranking", llamacpp.reranking),
     web.post("/api/inference/describe", vision.describe),
     web.post("/api/inference/crop-describe", vision.crop_describe),
     web.get("/v1/models", models.list_models),

@@ -11,6 +11,7 @@ from llmproxy.core.types import DEGRADED, trail
 from llmproxy.dialects.base import Renderer
 from llmproxy.gateway.exchange import Head
 from llmproxy.web.envelope import header_text
+from llmproxy.web.spoken import id_headers
 
 
 class StreamClient:
@@ -31,7 +32,7 @@ class StreamClient:
 
     async def open(self, head: Head) -> None:
         """Send status and headers."""
-        headers = {"x-request-id": self._id}
+        headers = id_headers(self._request, self._id)
         if head.candidate is not None:
             told = trail(head.attempts)
             headers |= answer_headers(head.candidate.model.name, head.reason, len(head.attempts), told)

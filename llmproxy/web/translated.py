@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 
 from aiohttp import web
 
 from llmproxy import __version__
-from llmproxy.core.errors import InvalidRequest
+from llmproxy.core.errors import InvalidRequest, NotFound
 from llmproxy.core.types import Call, JsonObject
 from llmproxy.dialects import anthropic, gemini_other, ollama, ollama_models
 from llmproxy.dialects.anthropic import AnthropicMessages
@@ -17,7 +18,7 @@ from llmproxy.dialects.gemini import Gemini
 from llmproxy.dialects.ollama import OllamaChat, OllamaGenerate
 from llmproxy.dialects.openai import parse_chat, parse_embeddings
 from llmproxy.dialects.responses import Responses
-from llmproxy.dialects.responses_history import continued, stored, unknown_response
+from llmproxy.dialects.responses_history import continued, stored
 from llmproxy.dialects.responses_stream import ResponsesRenderer
 from llmproxy.web.envelope import json_response
 from llmproxy.web.inference import answer, delivered, read_json
@@ -56,7 +57,7 @@ async def gemini(request: web.Request) -> web.StreamResponse:
         case "batchEmbedContents":
             made = gemini_other.batch_embed_request(body, model)
             return await _embed(request, made, gemini_other.batch_embed_reply)
-    raise InvalidRequest(f"the method {method!r} is not known here", param="method")
+    raise NotFound(f"the method {method!r} is not known here")
 
 
 async def ollama_chat(request: web.Request) -> web.StreamResponse:
@@ -127,21 +128,22 @@ async def responses(request: web.Request) -> web.StreamResponse:
     wanted = given.get("previous_response_id")
     earlier = kept.get(wanted) if isinstance(wanted, str) else None
     body = continued(given, earlier, kept.item)
-    dialect = Responses(request[TRACE].id)
+    # Who knows an id may read the response, so nobody can guess one, or choose it as the id of a request.
+    dialect = Responses(secrets.token_hex(12))
     call = _call(request, dialect.request(body, request.headers), "responses")
     if not call.stream:
         return await answer(request, call, lambda reply: _keep(request, body, dialect.reply(reply, given)))
-    renderer = dialect.renderer(given)
-    response = await answer(request, call, renderer=renderer)
-    _keep_stream(request, body, renderer)
-    return response
+    return await answer(request, call, renderer=_Keeping(request, body, dialect.renderer(given)))
 
 
 async def show_response(request: web.Request) -> web.Response:
     """GET /v1/responses/{id}: one that is kept."""
-    found = request.app[SERVICES].responses.get(request.match_info["id"])
+    wanted = request.match_info["id"]
+    found = request.app[SERVICES].responses.get(wanted)
     if found is None:
-        raise unknown_response(request.match_info["id"])
+        raise NotFound(f"Response with id {wanted!r} not found.")
+    if request.query.get("stream") == "true":
+        raise InvalidRequest("a response that is kept is given whole, not streamed again", param="stream")
     return json_response(found.response)
 
 
@@ -149,7 +151,7 @@ async def delete_response(request: web.Request) -> web.Response:
     """DELETE /v1/responses/{id}."""
     wanted = request.match_info["id"]
     if not request.app[SERVICES].responses.forget(wanted):
-        raise unknown_response(wanted)
+        raise NotFound(f"Response with id {wanted!r} not found.")
     return json_response({"id": wanted, "object": "response", "deleted": True})
 
 
@@ -159,9 +161,28 @@ def _keep(request: web.Request, body: JsonObject, response: JsonObject) -> JsonO
     return response
 
 
-def _keep_stream(request: web.Request, body: JsonObject, renderer: ResponsesRenderer) -> None:
-    if renderer.response is not None:
-        _keep(request, body, renderer.response)
+class _Keeping:
+    """A renderer whose response is kept before its last bytes go out: the client may refer to it right after them."""
+
+    content_type = ResponsesRenderer.content_type
+
+    def __init__(self, request: web.Request, body: JsonObject, inner: ResponsesRenderer) -> None:
+        self._request = request
+        self._body = body
+        self._inner = inner
+        self._kept = False
+
+    def feed(self, data: bytes) -> bytes:
+        return self._seen(self._inner.feed(data))
+
+    def finish(self) -> bytes:
+        return self._seen(self._inner.finish())
+
+    def _seen(self, out: bytes) -> bytes:
+        if self._inner.response is not None and not self._kept:
+            self._kept = True
+            _keep(self._request, self._body, self._inner.response)
+        return out
 
 
 async def _ollama(request: web.Request, dialect: OllamaChat | OllamaGenerate) -> web.StreamResponse:

@@ -6,12 +6,11 @@ One image in base64, a prompt, and any model that can see: a candidate, an alias
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import orjson
 from aiohttp import web
 
 from llmproxy.core.errors import InvalidRequest, LlmproxyError, Refused
@@ -27,20 +26,7 @@ _MOST_SHOWN = 20
 _KEPT_STATUSES = (429, 503)
 _TOLD = ("x-llmproxy-attempts", "x-llmproxy-trail")
 _SCENE = "Describe the image."
-_ANSWER_SCHEMA: JsonObject = {
-    "type": "object",
-    "properties": {
-        "description": {"type": "string"},
-        "entities": {"type": ["array", "null"], "items": {"type": "string"}},
-        "crop_descriptions": {"type": "array", "items": {"type": "string"}},
-    },
-    "required": ["description", "entities", "crop_descriptions"],
-    "additionalProperties": False,
-}
-_ANSWER_FORM = {
-    "type": "json_schema",
-    "json_schema": {"name": "description", "schema": _ANSWER_SCHEMA, "strict": True},
-}
+_DECODER = json.JSONDecoder()
 
 
 async def describe(request: web.Request) -> web.StreamResponse:
@@ -48,7 +34,7 @@ async def describe(request: web.Request) -> web.StreamResponse:
     begun_s, body = time.perf_counter(), await read_json(request)
     image = await read_image(body.get("image_b64"))
     parts = [{"type": "text", "text": _text(body, "prompt")}, part(image)]
-    reply = await _asked(request, body, parts, body.get("response_format"))
+    reply = await _asked(request, body, parts)
     if isinstance(reply, web.StreamResponse):
         return reply
     return _answer(reply, {"description": _content(reply)}, begun_s)
@@ -60,16 +46,17 @@ async def crop_describe(request: web.Request) -> web.StreamResponse:
     crops, shown = read_crops(body.get("crops")), _whole(body, "max_crops", _MOST_SHOWN)
     image = await read_image(body.get("image_b64"))
     sheet, labels = await zoomed(image, crops, shown)
-    parts = [{"type": "text", "text": question(_text(body, "scene_prompt"), labels)}, part(image)]
+    own_form = bool(body.get("response_format"))
+    asked = question(_text(body, "scene_prompt"), labels, own_form=own_form)
+    parts = [{"type": "text", "text": asked}, part(image)]
     if sheet is not None:
         parts.append(part(sheet))
-    asked = body.get("response_format")
-    reply = await _asked(request, body, parts, asked or _ANSWER_FORM, lenient=not asked)
+    reply = await _asked(request, body, parts)
     if isinstance(reply, web.StreamResponse):
         return reply
     text = _content(reply)
     # The client's own format: its answer is its affair, and goes back as it is.
-    found = _found(text, labels) if not asked else None
+    found = None if own_form else _found(text, labels)
     return _answer(reply, found or {"description": text, "entities": None, "crop_descriptions": []}, begun_s)
 
 
@@ -81,17 +68,10 @@ class _Reply:
         self.headers = headers
 
 
-async def _asked(
-    request: web.Request, body: JsonObject, parts: list[JsonObject], form: Any, *, lenient: bool = False
-) -> _Reply | web.StreamResponse:
-    """The one call; a response where it failed in a way that has a meaning of its own here.
-
-    `lenient`: the format is asked for, and an answer without it is one all the same.
-    """
+async def _asked(request: web.Request, body: JsonObject, parts: list[JsonObject]) -> _Reply | web.StreamResponse:
+    """The one call; a response where it failed in a way that has a meaning of its own here."""
     services, current = request.app[SERVICES], request[TRACE]
-    call = _call(request, body, parts, form, services.config().inference.vision_model)
-    if lenient:
-        call.forced = None
+    call = _call(current.id, body, parts, services.config().inference.vision_model)
     current.call = call
     try:
         found = await services.dispatcher.answer(call, StreamClient(request, current.id))
@@ -107,14 +87,14 @@ async def _asked(
     return reply
 
 
-def _call(request: web.Request, body: JsonObject, parts: list[JsonObject], form: Any, default: str) -> Call:
-    model, extra = body.get("model") or default, body.get("extra_body") or {}
+def _call(call_id: str, body: JsonObject, parts: list[JsonObject], default: str) -> Call:
+    model, extra = body.get("model") or default, body.get("extra_body")
+    extra = {} if extra is None else extra
     if not isinstance(extra, dict):
         raise InvalidRequest("extra_body must be an object", param="extra_body")
     made = {**extra, "model": model, "messages": [{"role": "user", "content": parts}], "stream": False}
-    given = {"response_format": form, "max_tokens": body.get("max_tokens")}
-    made |= {name: value for name, value in given.items() if value is not None}
-    return parse_chat(made, request[TRACE].id)
+    made |= {name: body[name] for name in ("response_format", "max_tokens") if body.get(name) is not None}
+    return parse_chat(made, call_id)
 
 
 def _failed(error: LlmproxyError) -> web.StreamResponse:
@@ -153,12 +133,12 @@ def _content(reply: _Reply) -> str:
 
 
 def _found(text: str, labels: list[JsonObject]) -> JsonObject | None:
-    """What the answer tells apart; None for prose, and for JSON that broke off."""
+    """What the answer tells apart: its first JSON object; None for prose, and for JSON that broke off."""
     try:
-        said = orjson.loads(text.strip().removeprefix("```json").removesuffix("```"))
-    except orjson.JSONDecodeError:
+        said, _ = _DECODER.raw_decode(text, text.index("{"))
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or not isinstance(said.get("description"), str):
+    if not isinstance(said.get("description"), str):
         return None
     told = said.get("crop_descriptions")
     pairs = zip(labels, told if isinstance(told, list) else (), strict=False)

@@ -169,6 +169,15 @@ def test_wrong_values(chat: bool, body: dict[str, Any], param: str) -> None:
     assert caught.value.param == param
 
 
+def test_tools_that_are_no_functions() -> None:
+    """A tool that somebody else would run is refused by its place, not left out."""
+    weather = {"type": "function", "function": {"name": "weather"}}
+    assert sampling(tools=[weather]) == Sampling()
+    with pytest.raises(UnsupportedParameter, match="web_search") as caught:
+        sampling(tools=[weather, {"type": "web_search", "name": "search"}])
+    assert caught.value.param == "tools.1"
+
+
 def test_too_many_choices() -> None:
     """More choices than are made are refused, not cut."""
     with pytest.raises((InvalidRequest, UnsupportedParameter)):

@@ -209,6 +209,20 @@ def test_hosted_tools_are_refused(tool: str) -> None:
 # -- contents -----------------------------------------------------------------------------------------------------
 
 
+def test_neighbouring_contents_of_the_model_are_one_turn() -> None:
+    """Google's SDK keeps each piece of a stream as a content of its own: calls and text are put together again."""
+    pieces = [{"text": "I "}, {"text": "look"}, {"functionCall": {"name": "f", "args": {"n": 1}}}]
+    pieces += [{"functionCall": {"name": "f", "args": {"n": 2}}}, {"text": ""}]
+    results = [{"functionResponse": {"name": "f", "response": {"output": text}}} for text in ("one", "two")]
+    contents = [*HELLO, *({"role": "model", "parts": [piece]} for piece in pieces), {"role": "user", "parts": results}]
+    _, said, one, two = canonical(contents)["messages"]
+    assert said["content"] == "I look"
+    assert [made["function"]["arguments"] for made in said["tool_calls"]] == ['{"n":1}', '{"n":2}']
+    assert [made["id"] for made in said["tool_calls"]] == [one["tool_call_id"], two["tool_call_id"]]
+    assert (one["content"], two["content"]) == ("one", "two")
+    assert len(canonical([*HELLO, {"role": "model", "parts": [{"text": "I "}]}])["messages"]) == 2
+
+
 def test_conversation_with_calls_without_ids() -> None:
     """Calls without ids get some, and results find their calls by name, in order."""
     found = canonical(

@@ -140,6 +140,68 @@ def test_tool_choice(choice: Any, tools: list[str], canonical_choice: Any) -> No
     assert found["parallel_tool_calls"] is False
 
 
+SPACE: Json = {
+    "type": "namespace",
+    "name": "mcp__sky",
+    "description": "About the sky.",
+    "tools": [{**FUNCTION, "name": "forecast"}, {**PATCH, "name": "draw"}],
+}
+
+
+def test_namespaces() -> None:
+    """Members of a namespace are functions with its name before theirs, in its place; what it is about is told once."""
+    found = settings(tools=[FUNCTION, SPACE])["tools"]
+    assert [tool["function"]["name"] for tool in found] == ["weather", "mcp__sky__forecast", "mcp__sky__draw"]
+    assert [tool["function"]["description"].count("About the sky.") for tool in found] == [0, 1, 0]
+    assert found[2]["function"]["parameters"]["required"] == ["input"]
+
+
+def test_calls_of_a_namespace() -> None:
+    """A call of a member comes back under both of its names, and goes in again as what it was."""
+    functions = [
+        {"name": "mcp__sky__forecast", "arguments": "{}"},
+        {"name": "mcp__sky__draw", "arguments": '{"input":"a cloud"}'},
+    ]
+    calls = [{"id": f"c{n}", "type": "function", "function": function} for n, function in enumerate(functions)]
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "tool_calls": calls}, "finish_reason": "stop"}]}
+    output = Responses("x").reply(body, {"tools": [SPACE]})["output"]
+    told = [(item["type"], item["namespace"], item["name"]) for item in output]
+    assert told == [("function_call", "mcp__sky", "forecast"), ("custom_tool_call", "mcp__sky", "draw")]
+    results = [{"type": f"{item['type']}_output", "call_id": item["call_id"], "output": "ok"} for item in output]
+    again = Responses().request({"input": [*output, *results]}, {})["messages"]
+    assert again[0]["tool_calls"] == calls
+
+
+def test_long_names_are_cut_and_stay_apart() -> None:
+    """No function has more than 64 characters, and two that begin alike are two."""
+    members = [{**FUNCTION, "name": f"{'look_up_' * 8}{end}"} for end in ("a", "b")]
+    names = [tool["function"]["name"] for tool in settings(tools=[{**SPACE, "tools": members}])["tools"]]
+    assert len(set(names)) == 2
+    assert all(len(name) == 64 and name.startswith("mcp__sky__look_up_") for name in names)
+
+
+def test_a_member_can_be_chosen() -> None:
+    """By its name and that of its namespace."""
+    choice = {"type": "function", "namespace": "mcp__sky", "name": "forecast"}
+    function = {"name": "mcp__sky__forecast"}
+    assert settings(tools=[SPACE], tool_choice=choice)["tool_choice"] == {"type": "function", "function": function}
+
+
+@pytest.mark.parametrize(
+    ("space", "param"),
+    [
+        ({"name": ""}, "tools.0.name"),
+        ({"tools": None}, "tools.0.tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.tools.0.type"),
+    ],
+)
+def test_wrong_namespaces(space: Json, param: str) -> None:
+    """The place of what is wrong is named."""
+    with pytest.raises(InvalidRequest) as caught:
+        canonical(tools=[{**SPACE, **space}])
+    assert caught.value.param == param
+
+
 def test_choice_without_tools() -> None:
     """Where there are no tools, nothing is said about them: upstreams refuse a choice then."""
     assert settings(tools=[], tool_choice="auto", parallel_tool_calls=True) == {}
@@ -148,7 +210,7 @@ def test_choice_without_tools() -> None:
 @pytest.mark.parametrize(
     "tool",
     ["web_search", "web_search_preview", "file_search", "computer_use_preview", "code_interpreter", "mcp",
-     "image_generation", "local_shell", "shell", "apply_patch", "namespace"],
+     "image_generation", "local_shell", "shell", "apply_patch", "tool_search"],
 )  # fmt: skip
 def test_hosted_tools_are_refused(tool: str) -> None:
     """A tool that runs elsewhere is refused by its name, offered or chosen."""

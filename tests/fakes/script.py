@@ -24,6 +24,7 @@ Odd answers
     comments (SSE comments before the first event and in every wait)
 What the model says
     ok, prefill, think, reasoning, content-filter, length, refusal, prose,
+    jina (reranking in its shape, else in Cohere's),
     wrong-tool, bad-args, schema-args, two-tools, hermes, fenced-json, truncated-json, wrong-json
     `+tokens=8` words in the fixed sentence
 Over time

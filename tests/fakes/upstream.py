@@ -109,7 +109,10 @@ class Upstream:
         endpoint = ENDPOINTS.get(record.path, "") if record.method == "POST" else ""
         whole = replies.transcription(record.fields, record.file) if record.path in UPLOADS else _echo(record)
         body = record.json if isinstance(record.json, dict) else {}
-        reply = plan.plan(endpoint, body, self._script_of(record), self.wire, whole)
+        script = self._script_of(record)
+        if record.path.endswith("/rerank"):
+            whole = replies.rerank(body, script)
+        reply = plan.plan(endpoint, body, script, self.wire, whole)
         return await self._send(request, record, reply)
 
     def _script_of(self, record: Request) -> Script:

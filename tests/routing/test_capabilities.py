@@ -50,6 +50,16 @@ def test_embedding_models_by_name(model_id: str, embeds: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("model_id", "ranks"), [("rerank-v3.5", True), ("BAAI/bge-Reranker-v2-m3", True), ("mistral-embed", False)]
+)
+def test_rerankers_by_name(model_id: str, ranks: bool) -> None:
+    """A reranker is known by its name, and a pool ranks with nothing else."""
+    model = describe(Model("p", model_id), Config(), Facts())
+    assert ("rerank" in model.capabilities) is ranks
+    assert endpoint_fits(model, call_of("x", endpoint="passthrough", needs=["rerank"])) is ranks
+
+
+@pytest.mark.parametrize(
     ("model", "settings", "facts", "free"),
     [
         (Model("p", "m"), {}, Facts(), False),
