@@ -96,7 +96,7 @@ def _claims(source: Source, entry: Mapping[str, Any], data: Path) -> dict[tuple[
     except (NotUnderstood, TooLarge):
         return {}
     known = {provider: Known(ids) for provider, ids in entry.get("known", {}).items()}
-    claims, _ = resolved(evidence, known, own=source.names_ids or not known)
+    claims, _ = resolved(evidence, known, own=source.complete or not known)
     return {(one.provider, one.model, one.field): one.value for one in claims}
 
 

@@ -20,7 +20,6 @@ from llmproxy.routing.capabilities import Facts
 from llmproxy.routing.declared import Rule, rules_of_catalog
 from llmproxy.routing.findings import Findings, rule_with
 
-PROTOCOLS = frozenset({"openai", "anthropic", "gemini"})
 _NONE = Findings()
 # Fields without which the answer is the same: whoever does not know them is no worse a candidate.
 _HINTS = frozenset({"user", "metadata", "store", "service_tier", "prediction", "safety_identifier"})
@@ -128,8 +127,6 @@ def resolve(name: str, written: Provider | None) -> Settings:
         except ValueError as error:
             raise NotUsable(f"providers.{name}.{field} is no URL: {error}") from error
     protocol = written.protocol or (entry.protocol if entry else "openai")
-    if protocol not in PROTOCOLS:
-        raise NotUsable(f"its protocol ({protocol}) is not spoken yet")
     keys = _keys(name, written, entry)
     return Settings(
         name=name,

@@ -23,6 +23,16 @@ _SEPARATOR = re.compile(r"/|__")
 _IN_BRACKETS = re.compile(r"^(?P<id>.+) \((?P<provider>[^()]+)\)$")
 
 
+# Ids of models that do not chat, as providers name them; they stay out of chat pools but can be asked by name.
+_OTHER_JOB = re.compile(
+    r"embed|rerank|whisper|transcri|(^|[-_/])tts|text-to-speech|speech|moderation|guard|safety|reward|ocr|lyria|sora|"
+    r"dall-e|imagen|stable-diffusion|sdxl|(^|[-_/.])(flux|veo|live|realtime|clip|parse)(?![a-z])|nvclip|native-audio|"
+    r"(^|/)(bge|e5|gte)-|parakeet|orpheus|gliner|detector",
+    re.IGNORECASE,
+)
+_DRAWS = re.compile(r"(^|[-_/.])image([-_/.:]|$)|nano-banana", re.IGNORECASE)
+
+
 @dataclass(frozen=True, slots=True)
 class PoolName:
     """A pool as named: of one provider or of all, a tier or capabilities, and the two promises free and local."""
@@ -118,3 +128,13 @@ def matches(patterns: Collection[str], source: str, model_id: str) -> bool:
 def matches_id(patterns: Collection[str], model_id: str) -> bool:
     """Whether a glob (or plain id) in `patterns`, which are all about one provider, names its model."""
     return any(pattern == model_id or fnmatchcase(model_id, pattern) for pattern in patterns)
+
+
+def does_other_job(model_id: str) -> bool:
+    """Whether an id says that its model embeds, ranks, listens, speaks, moderates …: anything but chat."""
+    return _OTHER_JOB.search(model_id) is not None
+
+
+def draws(model_id: str) -> bool:
+    """Whether an id says that its model makes images; some of those also write."""
+    return _DRAWS.search(model_id) is not None

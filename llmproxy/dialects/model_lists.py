@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from llmproxy.core.errors import BadReply
+from llmproxy.core.names import does_other_job, draws
 
 Entry = Mapping[str, Any]
 
@@ -58,15 +59,7 @@ _NO_CHAT_KINDS = frozenset(
     {"embedding", "rerank", "image", "audio", "video", "moderation", "transcribe", "speech", "transcription"}
 )
 
-# Ids of models as providers name them: for another job; that draw, of which some can chat as well; that only continue
-# a text, which some providers put behind a chat.
-_OTHER_JOB = re.compile(
-    r"embed|rerank|whisper|transcri|(^|[-_/])tts|text-to-speech|speech|moderation|guard|safety|reward|ocr|lyria|sora|"
-    r"dall-e|imagen|stable-diffusion|sdxl|(^|[-_/.])(flux|veo|live|realtime|clip|parse)(?![a-z])|nvclip|native-audio|"
-    r"(^|/)(bge|e5|gte)-|parakeet|orpheus|gliner|detector",
-    re.IGNORECASE,
-)
-_DRAWS = re.compile(r"(^|[-_/.])image([-_/.:]|$)|nano-banana", re.IGNORECASE)
+# Ids of models that only continue a text, which some providers put behind a chat.
 _COMPLETES = re.compile(r"(davinci|babbage)-\d|turbo-instruct", re.IGNORECASE)
 
 _PER_MILLION = 1_000_000
@@ -156,9 +149,9 @@ def chats(model_id: str, said: bool | None) -> bool | None:
 
     A model that draws is left open where it is said to chat: it does, but that is not what it is for.
     """
-    if said is False or _OTHER_JOB.search(model_id):
+    if said is False or does_other_job(model_id):
         return False
-    if _DRAWS.search(model_id):
+    if draws(model_id):
         return False if said is None else None
     return False if said is None and _COMPLETES.search(model_id) else said
 

@@ -8,19 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from llmproxy.core.config import Config, RateUnit
-from llmproxy.core.names import matches, matches_id
+from llmproxy.core.names import does_other_job, draws, matches, matches_id
 from llmproxy.core.types import Call, Model, Rate
 from llmproxy.routing.findings import Findings
 
 V = TypeVar("V")
 _NONE = Findings()
 
-# Ids of models that do not chat, as providers name them; they stay out of chat pools but can be asked by name.
-_NOT_CHAT = re.compile(
-    r"embed|rerank|whisper|transcri|(^|[-_/])tts|[-_]tts|text-to-speech|speech|moderation|guard|safety|"
-    r"dall-e|gpt-image|image-|stable-diffusion|flux|sdxl|imagen|veo|sora|lyria|ocr|bge-|e5-|(^|/)clip|parakeet|orpheus",
-    re.IGNORECASE,
-)
 # Values of fields that ask for what happens without them anyway.
 _NOTHING: Mapping[str, tuple[Any, ...]] = {
     "n": (1,), "frequency_penalty": (0,), "presence_penalty": (0,), "repetition_penalty": (1,), "logprobs": (False,),
@@ -73,7 +67,7 @@ def describe(model: Model, config: Config, facts: Facts, findings: Findings = _N
         favourite=matches(config.routing.favourites, model.source, model.id),
         chat=model.chat
         and found.chat is not False
-        and not _NOT_CHAT.search(model.id)
+        and not (does_other_job(model.id) or draws(model.id))
         and not matches_id(facts.not_chat, model.id),
         capabilities=capabilities,
         lacks=(model.lacks | found.lacks) - capabilities,

@@ -35,11 +35,7 @@ def _facts() -> Mapping[str, JsonObject]:
 
 def usable() -> list[Entry]:
     """The providers that can be used, those with the most to give away first; what runs on this machine is not one."""
-    entries = [
-        entry
-        for entry in provider_catalog.catalog().values()
-        if entry.protocol in provider_catalog.PROTOCOLS and not entry.local and not entry.retired
-    ]
+    entries = [entry for entry in provider_catalog.catalog().values() if not entry.local and not entry.retired]
     return sorted(entries, key=lambda entry: (_KINDS.index(kind(entry.id)), entry.name.lower()))
 
 
