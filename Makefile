@@ -24,6 +24,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m providers.table --check docs/providers.md
 	$(BIN)/python -m llmproxy.core.config_table --check docs/configuration.md
 	$(BIN)/python -m backends.tables --check docs/local.md
+	$(BIN)/python -m tests.sdk.matrix --check docs/dialects.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -112,7 +112,7 @@ class LocalSource:
     async def stream(self, call: Call, candidate: Candidate) -> AsyncIterator[LocalStream]:
         """The answer as it is made; leaving the context stops the work behind it."""
         weights = self._weights[candidate.model.id]
-        said, lost = _plain(call)
+        said, lost = _plain(call, weights)
         async with AsyncExitStack() as stack:
             request = await stack.enter_async_context(self._requests.of(said, weights))
             residency = await self._residents()
@@ -166,11 +166,17 @@ class LocalSource:
         return Worker(name, weights.folder, device, told, self.setting.on_figures)
 
 
-def _plain(call: Call) -> tuple[Call, tuple[str, ...]]:
-    """(the call without what another dialect brought along for its own kind, the names of what that was)."""
+def _plain(call: Call, weights: Weights) -> tuple[Call, tuple[str, ...]]:
+    """(the call without what another dialect brought along for its own kind, the names of what that was).
+
+    Some clients of those always ask for thoughts: a model that has none answers without them.
+    """
     if call.dialect == "openai":
         return call, ()
     body, lost = extras.plain(call.body, keeps=_TAKEN)
+    if body.get("reasoning_effort") is not None and "reasoning" not in weights.capabilities:
+        body = {name: value for name, value in body.items() if name != "reasoning_effort"}
+        lost = (*lost, "reasoning_effort")
     return replace(call, body=body), lost
 
 

@@ -33,7 +33,7 @@ class _Frames:
         self._finishes: dict[int, JsonObject] = {}
         self._refused: set[int] = set()
         self._usage: JsonObject | None = None
-        self._origin: JsonObject = {}
+        self.origin: JsonObject = {}
         self.ended = False
 
     def feed(self, data: bytes) -> list[JsonObject | None]:
@@ -55,12 +55,12 @@ class _Frames:
         return [] if self.ended else [self._failed(CUT_OFF)]
 
     def _frame(self, chunk: JsonObject) -> JsonObject | None:
-        self._origin = self._origin or origin(chunk)
+        self.origin = self.origin or origin(chunk)
         if isinstance(chunk.get("usage"), dict):
             self._usage = chunk["usage"]
         candidates = [self._candidate(choice) for choice in chunk.get("choices") or ()]
         said = [candidate for candidate in candidates if candidate is not None]
-        return {"candidates": said, **self._origin} if said else None
+        return {"candidates": said, **self.origin} if said else None
 
     def _candidate(self, choice: JsonObject) -> JsonObject | None:
         """What a choice says now; None when it says nothing, or only that it is over."""
@@ -83,7 +83,7 @@ class _Frames:
         last: JsonObject = {"candidates": [self._finishes[index] for index in sorted(self._finishes)]}
         if self._usage is not None:
             last["usageMetadata"] = usage_metadata(self._usage)
-        return last | self._origin
+        return last | self.origin
 
     def _failed(self, error: Any) -> JsonObject:
         self.ended = True
@@ -100,10 +100,15 @@ class EventsRenderer:
         self._frames = _Frames(thoughts=thoughts)
 
     def feed(self, data: bytes) -> bytes:
-        return b"".join(map(_event, self._frames.feed(data)))
+        return b"".join(map(self._event, self._frames.feed(data)))
 
     def finish(self) -> bytes:
-        return b"".join(map(_event, self._frames.finish()))
+        return b"".join(map(self._event, self._frames.finish()))
+
+    def _event(self, frame: JsonObject | None) -> bytes:
+        if frame is None:
+            frame = {"candidates": [{"content": _NO_TEXT, "index": 0}], **self._frames.origin}
+        return b"data: " + orjson.dumps(frame) + b"\r\n\r\n"
 
 
 class ArrayRenderer:
@@ -127,9 +132,3 @@ class ArrayRenderer:
         lead = b",\r\n" if self._begun else b"["
         self._begun = True
         return lead + orjson.dumps(frame)
-
-
-def _event(frame: JsonObject | None) -> bytes:
-    if frame is None:
-        frame = {"candidates": [{"content": _NO_TEXT, "index": 0}]}
-    return b"data: " + orjson.dumps(frame) + b"\r\n\r\n"

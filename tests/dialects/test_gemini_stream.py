@@ -164,6 +164,14 @@ def test_life_signs() -> None:
     assert len(read(array.feed(words("a")) + array.feed(data) + array.finish(), events=False)) == 2
 
 
+def test_a_life_sign_belongs_to_its_answer() -> None:
+    """Once an answer has begun, a life sign has its id and its model, as every frame of it."""
+    events = renderer()
+    first = read(events.feed(stream(chunk({"content": "a"}), done=False)))[0]
+    sign = read(events.feed(sse.comment("still waiting")))[0]
+    assert (sign["responseId"], sign["modelVersion"]) == (first["responseId"], first["modelVersion"])
+
+
 def test_content_types() -> None:
     """Each form says what it is."""
     assert renderer().content_type == "text/event-stream"

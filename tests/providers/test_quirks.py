@@ -182,10 +182,11 @@ def test_what_another_dialect_brought_along() -> None:
 
 def test_the_catalogue_says_who_refuses_what() -> None:
     """Fields that change the answer count; hints such as `user` do not; one answer at a time refuses several."""
-    assert catalog()["groq"].facts.refuses == {"logprobs", "top_logprobs", "logit_bias", "n"}
+    assert catalog()["groq"].facts.refuses >= {"logprobs", "top_logprobs", "logit_bias", "n", "top_k"}
     assert not catalog()["mistral"].facts.refuses & {"user", "store", "service_tier"}
     assert {"seed", "n"} <= catalog()["anthropic"].facts.refuses
-    assert catalog()["openai"].facts.refuses == frozenset()
+    assert catalog()["openai"].facts.refuses == {"top_k", "min_p", "repetition_penalty"}
+    assert catalog()["openrouter"].facts.refuses == frozenset()
 
 
 # -- over HTTP --------------------------------------------------------------------------------------------------------

@@ -56,6 +56,25 @@ class Caller:
         with manager as stream:
             return list(stream), stream.get_final_completion()
 
+    async def gathered(self, model: str, messages: Any, **options: Any) -> Any:
+        """The completion that the `.stream()` helper puts together, its events unseen."""
+        manager = self.client.chat.completions.stream(model=model, messages=messages, **options)
+        if isinstance(manager, AbstractAsyncContextManager):
+            async with manager as stream:
+                return await stream.get_final_completion()
+        with manager as stream:
+            return stream.get_final_completion()
+
+    async def heard(self, chunks: list[Any], model: str, prompt: str = "hello there", **options: Any) -> None:
+        """Puts the chunks of a stream into `chunks` one by one: those that come before an error stay."""
+        stream = await self.chat(model, prompt, stream=True, **options)
+        if hasattr(stream, "__aiter__"):
+            async for chunk in stream:
+                chunks += [chunk]
+        else:
+            for chunk in stream:
+                chunks += [chunk]
+
     async def close(self) -> None:
         await done(self.client.close())
 
