@@ -45,6 +45,8 @@ class Terminal:
             encoding="utf-8",
             codec_errors="replace",
             timeout=PATIENCE_S,
+            # A shell that starts the tests in the background lets them, and their children, ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         self.child.delaybeforesend = None
         self.raw = ""
