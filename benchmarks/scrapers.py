@@ -24,9 +24,9 @@ from llmproxy.core.page_table import page_with, rewrite
 from providers import catalog as provider_catalog
 from scrapers.base import Evidence, NotUnderstood, Source
 from scrapers.ids import Known
+from scrapers.pages import TooLarge
 from scrapers.registry import SOURCES
 from scrapers.sources.provider_lists import source_for
-from scrapers.tables import TooLarge
 from scrapers.update import resolved
 
 _EXPECTED = Path(__file__).parent / "scraped"

@@ -40,7 +40,8 @@ from llmproxy.gateway.quota_watch import QuotaWatch
 from llmproxy.gateway.state import SqliteState
 from llmproxy.logs import RequestLog
 from llmproxy.observing import cost_seen, observed_limits
-from llmproxy.refresh import Refresher, known_findings, open_store
+from llmproxy.refresh import known_findings, open_store
+from llmproxy.refresher import Refresher
 from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Offer
 from llmproxy.routing.declared import Rule

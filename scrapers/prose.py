@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from scrapers.tables import tree
+from scrapers.pages import tree
 
 _UNREAD = ["script", "style", "template", "noscript", "svg"]
 _BEFORE_STOP = re.compile(r" +([.,;!?)\]])")

@@ -18,8 +18,8 @@ from scrapers.fetch import FetchFailed
 from scrapers.findings import Change, build, changes
 from scrapers.ids import Known, is_glob
 from scrapers.merge import MISSED_FOR_S, MISSES, Key, Verdict, verdicts
+from scrapers.pages import TooLarge
 from scrapers.store import EvidenceStore, Reading, Status, Version
-from scrapers.tables import TooLarge
 from scrapers.versions import held, published
 
 _log = logging.getLogger(__name__)

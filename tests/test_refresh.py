@@ -14,7 +14,8 @@ import pytest
 from llmproxy.core import config as configuration
 from llmproxy.core.config import Config
 from llmproxy.core.errors import ConfigError
-from llmproxy.refresh import Refresher, Wanted, known_findings, targets_of
+from llmproxy.refresh import Wanted, known_findings, targets_of
+from llmproxy.refresher import Refresher
 from llmproxy.routing.findings import Findings
 from providers import catalog as provider_catalog
 from scrapers.board import Board

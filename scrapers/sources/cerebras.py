@@ -10,7 +10,8 @@ import re
 
 from scrapers import amounts
 from scrapers.base import Evidence, NotUnderstood, Rank, Source, limits
-from scrapers.tables import Table, cut_short, decoded, tables, text_of, tree
+from scrapers.pages import cut_short, decoded, text_of, tree
+from scrapers.tables import Table, tables
 
 _PROVIDER = "cerebras"
 _ID = re.compile(r"[A-Za-z0-9][\w.:/-]{1,120}")

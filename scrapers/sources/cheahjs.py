@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from selectolax.lexbor import LexborNode
 
 from scrapers.base import Evidence, FreeKind, NotUnderstood, Rank, Source
+from scrapers.pages import decoded, text_of, tree
 from scrapers.sources.community import (
     Amounts,
     account_claims,
@@ -26,7 +27,7 @@ from scrapers.sources.community import (
     once_in,
     provider_of,
 )
-from scrapers.tables import Table, decoded, tables, text_of, tree
+from scrapers.tables import Table, tables
 
 _SECTIONS = {"free providers": False, "providers with trial credits": True}
 _COLUMNS = {

@@ -9,7 +9,8 @@ import re
 
 from scrapers import amounts
 from scrapers.base import Evidence, NotUnderstood, Rank, Source, capabilities, limits
-from scrapers.tables import Table, cut_short, tables, text_of, tree
+from scrapers.pages import cut_short, text_of, tree
+from scrapers.tables import Table, tables
 
 _PROVIDER = "cohere"
 _ID = re.compile(r"[a-z0-9][\w.:/-]{1,120}")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from scrapers.amounts import number, rates
 from scrapers.base import LIMIT_FIELDS, Evidence, FreeKind, NotUnderstood, Value
 from scrapers.ids import normalised
-from scrapers.tables import decoded
+from scrapers.pages import decoded
 
 Amounts = dict[str, Value]
 

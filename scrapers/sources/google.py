@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from scrapers import amounts, tables
+from scrapers import amounts, pages, tables
 from scrapers.base import Evidence, NotUnderstood, Rank, Source, Value, capabilities, limits
 from scrapers.prose import end_of, prose
 
@@ -62,7 +62,7 @@ def parse_limits(raw: bytes) -> list[Evidence]:
         "prompt_tokens_per_minute" if _INPUT_ONLY.search(text) else "tokens_per_minute",
         {"reset": "America/Los_Angeles"} if _MIDNIGHT.search(text) else {},
     )
-    page = _GROUP.sub(r"\1\n", tables.decoded(raw)).encode("utf-8", "replace")
+    page = _GROUP.sub(r"\1\n", pages.decoded(raw)).encode("utf-8", "replace")
     claims = [claim for table in tables.tables(page) for claim in _tiers(table, said)]
     if not claims and _ELSEWHERE.search(text):
         named: dict[str, Value] = {_field(name, said): None for name, words in _NAMED.items() if words.search(text)}

@@ -10,7 +10,8 @@ import re
 
 from scrapers import amounts
 from scrapers.base import Evidence, NotUnderstood, Rank, Source, capabilities, limits
-from scrapers.tables import Table, continued, cut_short, tables
+from scrapers.pages import cut_short
+from scrapers.tables import Table, continued, tables
 
 _PROVIDER = "groq"
 _ID = re.compile(r"[a-z0-9][a-z0-9._:/-]{1,120}")

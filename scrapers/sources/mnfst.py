@@ -11,6 +11,7 @@ from typing import Any
 
 from scrapers.amounts import number
 from scrapers.base import Evidence, FreeKind, NotUnderstood, Rank, Source
+from scrapers.pages import decoded, text_of, tree
 from scrapers.sources.community import (
     Amounts,
     account_claims,
@@ -28,7 +29,6 @@ from scrapers.sources.community import (
     records,
     words,
 )
-from scrapers.tables import decoded, text_of, tree
 
 _SHARED = re.compile(r"\bshared\b|\btotal\b|\bacross\b", re.IGNORECASE)
 _ON_FREE = re.compile(r"\((\d[\d.]*[KM]?) on free\)", re.IGNORECASE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from scrapers import amounts, tables
+from scrapers import amounts, pages, tables
 from scrapers.base import Evidence, NotUnderstood, Rank, Source, Value, limits
 from scrapers.prose import prose
 
@@ -39,7 +39,7 @@ class _Told(NamedTuple):
 
 def parse(raw: bytes) -> list[Evidence]:
     """The limits before any credits were bought; what comes after is in the note."""
-    told = _constants(tables.decoded(raw)) or _table(raw) or _sentences(prose(raw))
+    told = _constants(pages.decoded(raw)) or _table(raw) or _sentences(prose(raw))
     if told is None:
         raise NotUnderstood(
             "neither the constants FREE_MODEL_RATE_LIMIT_RPM and FREE_MODEL_NO_CREDITS_RPD, nor a table or sentences "

@@ -6,7 +6,8 @@ import re
 
 from scrapers import amounts
 from scrapers.base import Evidence, NotUnderstood, Rank, Source, limits
-from scrapers.tables import Table, cut_short, tables
+from scrapers.pages import cut_short
+from scrapers.tables import Table, tables
 
 _PROVIDER = "sambanova"
 _ID = re.compile(r"[A-Za-z0-9][\w.:/-]{1,120}")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrapers.tables import Table, TooLarge, continued, cut_short, decoded, tables, text_of, tree
+from scrapers.pages import TooLarge, cut_short, decoded, text_of, tree
+from scrapers.tables import Table, continued, tables
 
 
 def html(body: str) -> bytes:

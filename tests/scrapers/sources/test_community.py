@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scrapers.base import Evidence, NotUnderstood, Source
+from scrapers.pages import TooLarge
 from scrapers.sources import (
     cheahjs,
     free_llm_api_hub,
@@ -33,7 +34,6 @@ from scrapers.sources.community import (
     once_in,
     provider_of,
 )
-from scrapers.tables import TooLarge
 
 LISTS = [
     cheahjs.SOURCE,

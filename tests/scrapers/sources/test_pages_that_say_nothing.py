@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from scrapers.base import NotUnderstood, Source
+from scrapers.pages import TooLarge
 from scrapers.sources import (
     cloudflare,
     fireworks,
@@ -21,7 +22,6 @@ from scrapers.sources import (
     mistral,
     openrouter_limits,
 )
-from scrapers.tables import TooLarge
 
 SOURCES = [
     *google.SOURCES,
