@@ -225,10 +225,10 @@ class Refresher:
 
     async def _agreed(self) -> bool:
         """Whether this replica is the one of all machines that runs now. Without its Redis it runs for itself."""
-        from scrapers.board import Away
-
         if self._board is None:
             return True
+        from scrapers.board import Away
+
         try:
             if not await self._board.leads():
                 await asyncio.sleep(_AFTER_LEADER_S)
@@ -238,19 +238,20 @@ class Refresher:
             return True
 
     async def _show(self) -> None:
+        if self._board is None or not self.findings.version:
+            return
         from scrapers.board import Away, Posted
 
-        if self._board is not None and self.findings.version:
-            try:
-                await self._board.post(Posted(self.findings.made_at_s, self.findings.to_json()))
-            except Away as error:
-                _log.warning("the other replicas were not told what was found: %s", error)
+        try:
+            await self._board.post(Posted(self.findings.made_at_s, self.findings.to_json()))
+        except Away as error:
+            _log.warning("the other replicas were not told what was found: %s", error)
 
     async def _look_at_board(self) -> None:
-        from scrapers.board import Away
-
         if self._board is None or self._running.locked():
             return
+        from scrapers.board import Away
+
         try:
             posted = await self._board.newer(self.findings.made_at_s)
         except Away:
