@@ -22,12 +22,11 @@ _OLLAMA = re.compile(r"/api/(chat|generate|embed|embeddings|tags|show|ps|version
 
 def dialect_of(request: web.Request) -> Inbound | None:
     """The dialect that a request's path (and for model lists its headers) speaks; None for OpenAI's."""
-    path = request.path
-    if path.startswith("/v1/messages") or (path.startswith("/v1/models") and "anthropic-version" in request.headers):
+    if _is_anthropic(request):
         return AnthropicMessages()
     if _is_gemini(request):
         return Gemini()
-    return OllamaChat() if _OLLAMA.match(path) else None
+    return OllamaChat() if _OLLAMA.match(request.path) else None
 
 
 def key_in_query(request: web.Request) -> str:
@@ -38,7 +37,7 @@ def key_in_query(request: web.Request) -> str:
 def id_headers(request: web.Request, request_id: str) -> dict[str, str]:
     """The headers that tell a request's id, under each name by which its client's SDK reads it."""
     told = {"x-request-id": request_id}
-    if isinstance(dialect_of(request), AnthropicMessages):
+    if _is_anthropic(request):
         told["request-id"] = request_id
     return told
 
@@ -53,10 +52,18 @@ def native_error(request: web.Request, error: LlmproxyError, status: int, reques
     return dialect.error(error, status, request_id) if dialect is not None else None
 
 
+def _is_anthropic(request: web.Request) -> bool:
+    path = request.path
+    return path.startswith("/v1/m") and (
+        path.startswith("/v1/messages") or (path.startswith("/v1/models") and "anthropic-version" in request.headers)
+    )
+
+
 def _is_gemini(request: web.Request) -> bool:
     """Under `/v1` the list of models stands where OpenAI has its own: the client is known by where it puts its key."""
     path = request.path
     if path.startswith("/v1beta/") or (request.method == "POST" and _GEMINI_METHOD.match(path)):
         return True
-    has_key = "x-goog-api-key" in request.headers or "key" in request.query
-    return request.method == "GET" and path.startswith("/v1/models") and has_key
+    if request.method != "GET" or not path.startswith("/v1/models"):
+        return False
+    return "x-goog-api-key" in request.headers or "key" in request.query
