@@ -162,6 +162,7 @@ def test_dialogues_follow_from_the_seed() -> None:
     assert held_out("tools", 3) == held_out("tools", 3) != held_out("tools", 3, seed=1)
 
 
+@pytest.mark.limit(240)
 @pytest.mark.parametrize("skill", SKILLS)
 def test_held_out_dialogues_pass(model: Any, tokenizer: Any, skill: str) -> None:
     table = rates(evaluate(model, tokenizer, held_out(skill, 20, 2)))
