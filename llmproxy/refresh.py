@@ -21,6 +21,7 @@ from llmproxy.core.config import Config
 from llmproxy.core.errors import ConfigError
 from llmproxy.routing.findings import Findings
 from providers import catalog as provider_catalog
+from providers.sources import headers_of
 from scrapers.store import EvidenceStore
 
 if TYPE_CHECKING:
@@ -124,11 +125,9 @@ def targets_of(
     from scrapers.update import Target
 
     found = [Target(source) for source in SOURCES]
-    covered = {target.source.provider for target in found if target.source.complete}
+    covered = {target.source.provider for target in found if target.source.names_ids}
     for name, one in settings.items():
-        headers = dict(one.headers)
-        if one.keys:
-            headers["Authorization"] = f"Bearer {one.keys[0].reveal()}"
+        headers = headers_of(one)
         if name not in covered:
             source = provider_lists.source_for(
                 name,

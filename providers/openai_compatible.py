@@ -53,7 +53,7 @@ class OpenAiCompatible:
 
     async def models(self) -> Sequence[Model]:
         """GET the model list, with the provider's own quirks; raises `AttemptError` when it cannot be had."""
-        return await fetch_models(self._session, self.settings, self._headers(0))
+        return await fetch_models(self._session, self.settings, headers_of(self.settings, 0))
 
     @property
     def tells_quota(self) -> bool:
@@ -63,7 +63,7 @@ class OpenAiCompatible:
     async def quota(self, credential: int) -> Sequence[Reading]:
         """GET what is left of a key's limits; raises `AttemptError` when it cannot be had."""
         url = URL(self.settings.base_url + self.settings.quirks["quota_path"])
-        headers = self._headers(credential)
+        headers = headers_of(self.settings, credential)
         async with Request(self._session, "GET", url, headers, None, self.settings.proxy) as request:
             raw = await request.read()
         try:
@@ -75,7 +75,7 @@ class OpenAiCompatible:
         """Nothing to give back: the connections belong to the session."""
 
     def _request(self, call: Call, candidate: Candidate) -> Request:
-        headers = self._headers(candidate.credential)
+        headers = headers_of(self.settings, candidate.credential)
         if call.endpoint == "passthrough":
             return passed_through(self._session, self.settings, call, candidate, headers)
         headers["Content-Type"] = "application/json"
@@ -93,13 +93,15 @@ class OpenAiCompatible:
         request.lost = lost
         return request
 
-    def _headers(self, credential: int) -> dict[str, str]:
-        headers = dict(self.settings.headers)
-        if self.settings.keys:
-            headers["Authorization"] = f"Bearer {self.settings.keys[credential].reveal()}"
-        elif anonymous := self.settings.quirks.get("anonymous_key"):
-            headers["Authorization"] = f"Bearer {anonymous}"
-        return headers
+
+def headers_of(settings: Settings, credential: int) -> dict[str, str]:
+    """What every request to the provider carries, the key among it."""
+    headers = dict(settings.headers)
+    if settings.keys:
+        headers["Authorization"] = f"Bearer {settings.keys[credential].reveal()}"
+    elif anonymous := settings.quirks.get("anonymous_key"):
+        headers["Authorization"] = f"Bearer {anonymous}"
+    return headers
 
 
 async def _whole(request: Request) -> Reply:

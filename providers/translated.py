@@ -20,6 +20,8 @@ from providers.calls import fetch_models, passed_through
 from providers.catalog import Settings
 from providers.http import Request
 
+_NO_BODY: JsonObject = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Wire:
@@ -80,14 +82,13 @@ class Translated:
     def stream(self, call: Call, candidate: Candidate) -> Request | TranslatedStream:
         """POST and give the answer as it comes, as events of the canonical stream."""
         if call.endpoint == "passthrough":
-            return passed_through(
-                self._session, self.settings, call, candidate, self._headers(candidate.credential, {})
-            )
+            headers = headers_of(self.settings, candidate.credential)
+            return passed_through(self._session, self.settings, call, candidate, headers)
         return TranslatedStream(self._request(call, candidate), self._wire.outbound.translator(candidate.model.id))
 
     async def models(self) -> Sequence[Model]:
         """GET the model list; raises `AttemptError` when it cannot be had."""
-        return await fetch_models(self._session, self.settings, self._headers(0, {}))
+        return await fetch_models(self._session, self.settings, headers_of(self.settings, 0))
 
     tells_quota = False
 
@@ -103,7 +104,7 @@ class Translated:
             raise UnsupportedParameter(f"{self.name} answers chat requests only", param="endpoint")
         body, lost = self._wire.outbound.request(call.body, candidate.model.id, stream=call.stream)
         url = URL(self.settings.base_url + self._wire.path(candidate.model.id, call.stream), encoded=True)
-        headers = {**self._headers(candidate.credential, call.body), "Content-Type": "application/json"}
+        headers = {**headers_of(self.settings, candidate.credential, call.body), "Content-Type": "application/json"}
         try:
             data = orjson.dumps(body)
         except TypeError as error:
@@ -112,9 +113,11 @@ class Translated:
         request.lost = lost
         return request
 
-    def _headers(self, credential: int, body: JsonObject) -> dict[str, str]:
-        key = self.settings.keys[credential].reveal() if self.settings.keys else None
-        return {**self._wire.headers(key, body), **self.settings.headers}
+
+def headers_of(settings: Settings, credential: int, body: JsonObject = _NO_BODY) -> dict[str, str]:
+    """What a request to the provider carries, the key among it; `body` may ask for more."""
+    key = settings.keys[credential].reveal() if settings.keys else None
+    return {**WIRES[settings.protocol].headers(key, body), **settings.headers}
 
 
 class TranslatedStream:

@@ -159,3 +159,20 @@ def test_which_sources_are_read(upstream: UpstreamThread) -> None:
         targets_of(config, settings, Wanted(("what",)))
     everything = targets_of(Config(), {}, Wanted())
     assert len({target.source.name for target in everything}) == len(everything) > 20
+
+
+def test_every_provider_is_asked_for_its_own_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where pages of it are read, and with its key as its wire format shows it; OpenRouter's list is read once."""
+    keys = ("GROQ", "CEREBRAS", "COHERE", "SAMBANOVA", "ANTHROPIC", "GEMINI", "OPENROUTER")
+    for name in keys:
+        monkeypatch.setenv(f"{name}_API_KEY", f"key-of-{name.lower()}")
+    names = ("groq", "cerebras", "cohere", "sambanova", "anthropic", "gemini", "openrouter")
+    settings = {name: provider_catalog.resolve(name, None) for name in names}
+    lists = {target.source.name: target.headers for target in targets_of(Config(), settings)}
+    for name in ("groq", "cerebras", "cohere", "sambanova"):
+        assert lists[f"{name}_api"]["Authorization"] == f"Bearer key-of-{name}"
+    assert lists["anthropic_api"]["x-api-key"] == "key-of-anthropic"
+    assert lists["gemini_api"]["x-goog-api-key"] == "key-of-gemini"
+    assert not {"Authorization"} & (lists["anthropic_api"].keys() | lists["gemini_api"].keys())
+    assert "openrouter_api" not in lists
+    assert lists["openrouter_key"]["Authorization"] == "Bearer key-of-openrouter"
