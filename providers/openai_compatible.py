@@ -5,7 +5,6 @@ Sources: https://platform.openai.com/docs/api-reference/chat and the quirks of `
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,15 +13,14 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from llmproxy.core.errors import BadReply, InvalidRequest
+from llmproxy.core.errors import BadReply
 from llmproxy.core.types import Call, Candidate, Model, Reading, Reply
 from llmproxy.dialects.ratelimits import read_quota
-from llmproxy.dialects.refusals import error_in_body
-from providers.calls import fetch_models, passed_through
+from providers.calls import Reshaped, fetch_models, passed_through, post, read_reply
 from providers.catalog import Settings
 from providers.http import Request
 from providers.quirks import adapted
-from providers.whole import WholeStream
+from providers.whole import in_one_piece
 
 _PATHS = {"chat": "/chat/completions", "completions": "/completions", "embeddings": "/embeddings"}
 
@@ -43,12 +41,12 @@ class OpenAiCompatible:
     async def send(self, call: Call, candidate: Candidate) -> Reply:
         """POST and wait for the whole answer; raises `Refused` for an error status or an error under 200."""
         async with self._request(call, candidate) as request:
-            return await _whole(request)
+            return await read_reply(request)
 
-    def stream(self, call: Call, candidate: Candidate) -> Request | WholeStream:
+    def stream(self, call: Call, candidate: Candidate) -> Request | Reshaped:
         """POST and give the answer as it comes, or where the provider cannot stream, when all of it is there."""
         if self.settings.quirks.get("no_stream") and call.stream:
-            return WholeStream(self._request(replace(call, stream=False), candidate), _whole)
+            return Reshaped(self._request(replace(call, stream=False), candidate), in_one_piece)
         return self._request(call, candidate)
 
     async def models(self) -> Sequence[Model]:
@@ -78,20 +76,13 @@ class OpenAiCompatible:
         headers = headers_of(self.settings, candidate.credential)
         if call.endpoint == "passthrough":
             return passed_through(self._session, self.settings, call, candidate, headers)
-        headers["Content-Type"] = "application/json"
         said, lost = adapted(call, self.settings.quirks)
         body: dict[str, Any] = {"model": candidate.model.id, **said}
         if call.stream:
             body["stream"] = True
             if self._asks_usage and call.count_usage:
                 body["stream_options"] = {"include_usage": True}
-        try:
-            data = orjson.dumps(body)
-        except TypeError as error:
-            raise InvalidRequest(f"the request cannot be written as JSON: {error}") from error
-        request = Request(self._session, "POST", self._urls[call.endpoint], headers, data, self.settings.proxy)
-        request.lost = lost
-        return request
+        return post(self._session, self.settings, self._urls[call.endpoint], headers, body, lost)
 
 
 def headers_of(settings: Settings, credential: int) -> dict[str, str]:
@@ -102,17 +93,3 @@ def headers_of(settings: Settings, credential: int) -> dict[str, str]:
     elif anonymous := settings.quirks.get("anonymous_key"):
         headers["Authorization"] = f"Bearer {anonymous}"
     return headers
-
-
-async def _whole(request: Request) -> Reply:
-    """The whole answer of a request that was entered."""
-    raw = await request.read()
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise BadReply(f"a {request.status} that is not JSON: {error}", outcome="not_json") from error
-    if isinstance(body, list) and body and isinstance(body[0], dict) and "error" in body[0]:
-        body = body[0]
-    if isinstance(body, dict) and body.get("error"):
-        raise error_in_body(body, now=time.time(), status=request.status)
-    return Reply(body, raw, request.status, request.headers)

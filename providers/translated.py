@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
 
 import aiohttp
-import orjson
 from yarl import URL
 
-from llmproxy.core.errors import BadReply, InvalidRequest, UnsupportedParameter
+from llmproxy.core.errors import BadReply, UnsupportedParameter
 from llmproxy.core.types import Call, Candidate, JsonObject, Model, Reading, Reply
 from llmproxy.dialects import anthropic_upstream, gemini_upstream
 from llmproxy.dialects.base import Outbound, Translator
-from llmproxy.dialects.refusals import error_in_body
-from providers.calls import fetch_models, passed_through
+from providers.calls import Reshaped, fetch_models, passed_through, post, read_reply
 from providers.catalog import Settings
 from providers.http import Request
 
@@ -65,26 +63,20 @@ class Translated:
     async def send(self, call: Call, candidate: Candidate) -> Reply:
         """POST and wait for the whole answer; raises `Refused` for an error status or an error under 200."""
         async with self._request(call, candidate) as request:
-            raw = await request.read()
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise BadReply(f"a {request.status} that is not JSON: {error}", outcome="not_json") from error
-        if not isinstance(body, dict):
+            reply = await read_reply(request)
+        if not isinstance(reply.body, dict):
             raise BadReply("the answer is no JSON object", outcome="not_json")
-        if body.get("error"):
-            raise error_in_body(body, now=time.time(), status=request.status)
-        reply = self._wire.outbound.reply(body, candidate.model.id)
-        reply.setdefault("created", int(time.time()))
-        reply["created"] = reply["created"] or int(time.time())
-        return Reply(reply, raw, request.status, request.headers)
+        body = self._wire.outbound.reply(reply.body, candidate.model.id)
+        body["created"] = body.get("created") or int(time.time())
+        return reply._replace(body=body)
 
-    def stream(self, call: Call, candidate: Candidate) -> Request | TranslatedStream:
+    def stream(self, call: Call, candidate: Candidate) -> Request | Reshaped:
         """POST and give the answer as it comes, as events of the canonical stream."""
         if call.endpoint == "passthrough":
             headers = headers_of(self.settings, candidate.credential)
             return passed_through(self._session, self.settings, call, candidate, headers)
-        return TranslatedStream(self._request(call, candidate), self._wire.outbound.translator(candidate.model.id))
+        translator = self._wire.outbound.translator(candidate.model.id)
+        return Reshaped(self._request(call, candidate), partial(_translated, translator))
 
     async def models(self) -> Sequence[Model]:
         """GET the model list; raises `AttemptError` when it cannot be had."""
@@ -104,14 +96,8 @@ class Translated:
             raise UnsupportedParameter(f"{self.name} answers chat requests only", param="endpoint")
         body, lost = self._wire.outbound.request(call.body, candidate.model.id, stream=call.stream)
         url = URL(self.settings.base_url + self._wire.path(candidate.model.id, call.stream), encoded=True)
-        headers = {**headers_of(self.settings, candidate.credential, call.body), "Content-Type": "application/json"}
-        try:
-            data = orjson.dumps(body)
-        except TypeError as error:
-            raise InvalidRequest(f"the request cannot be written as JSON: {error}") from error
-        request = Request(self._session, "POST", url, headers, data, self.settings.proxy)
-        request.lost = lost
-        return request
+        headers = headers_of(self.settings, candidate.credential, call.body)
+        return post(self._session, self.settings, url, headers, body, lost)
 
 
 def headers_of(settings: Settings, credential: int, body: JsonObject = _NO_BODY) -> dict[str, str]:
@@ -120,33 +106,10 @@ def headers_of(settings: Settings, credential: int, body: JsonObject = _NO_BODY)
     return {**WIRES[settings.protocol].headers(key, body), **settings.headers}
 
 
-class TranslatedStream:
-    """An answer on its way, as the canonical stream; implements `core.contract.Stream`."""
-
-    def __init__(self, request: Request, translator: Translator) -> None:
-        self._request = request
-        self._translator = translator
-
-    @property
-    def status(self) -> int:
-        return self._request.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._request.headers
-
-    async def __aenter__(self) -> TranslatedStream:
-        await self._request.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._request.__aexit__(kind, error, trace)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._request:
-            if out := self._translator.feed(data):
-                yield out
-        if out := self._translator.finish():
+async def _translated(translator: Translator, request: Request) -> AsyncIterator[bytes]:
+    """The canonical stream of a request that was entered, piece by piece."""
+    async for data in request:
+        if out := translator.feed(data):
             yield out
+    if out := translator.finish():
+        yield out

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from types import TracebackType
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import orjson
 
 from llmproxy.core import sse
 from llmproxy.core.errors import BadReply
-from llmproxy.core.types import JsonObject, Reply
+from llmproxy.core.types import JsonObject
+from providers.calls import read_reply
 from providers.http import Request
 
 
-class WholeStream:
-    """An answer that comes in one piece; implements `core.contract.Stream`. Entering sends the request."""
-
-    def __init__(self, request: Request, read: Callable[[Request], Awaitable[Reply]]) -> None:
-        self._request = request
-        self._read = read
-
-    @property
-    def status(self) -> int:
-        return self._request.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._request.headers
-
-    async def __aenter__(self) -> WholeStream:
-        await self._request.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._request.__aexit__(kind, error, trace)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield as_stream((await self._read(self._request)).body)
+async def in_one_piece(request: Request) -> AsyncIterator[bytes]:
+    """The stream of a request that was entered, all of it when the answer is there."""
+    yield as_stream((await read_reply(request)).body)
 
 
 def as_stream(body: Any) -> bytes:
