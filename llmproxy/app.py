@@ -267,6 +267,7 @@ class Runtime:
             self._listed_ids,
             self.take_over,
             store,
+            known=self.inventory.findings,
             board=board,
             probes=self.probe,
             observed=lambda: observed_limits(self.ledger.book, self.ledger.now()),

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 from llmproxy.core.types import Model
 from llmproxy.routing.book import Book, Known
 from llmproxy.routing.limits import SECONDS
-from scrapers.base import LIMIT_FIELDS, Evidence, Rank
+from scrapers.base import LIMIT_FIELDS, Evidence, observed, seen_in_answers
 
-SOURCE = "answers"
-_CONFIDENCE = 0.98
+_SOURCE = seen_in_answers("answers")
 # A model that has cost something is not taken for free for so long.
 _PAID_FOR_S = 30 * 86_400.0
 _TOLD = frozenset({"header", "error body", "quota endpoint"})
@@ -25,7 +23,8 @@ def observed_limits(book: Book, now: float) -> list[Evidence]:
 def cost_seen(model: Model, cost_usd: float, now: float) -> Evidence:
     """An answer of a model that was believed to be free was charged for."""
     note = f"an answer cost {cost_usd:.2g} USD"
-    return _stamped(model.source, model.id, "free", "none", now, note=note, until_s=now + _PAID_FOR_S)
+    claim = Evidence(model.source, model.id, "free", "none", note=note, until_s=now + _PAID_FOR_S)
+    return observed(_SOURCE, [claim], now)[0]
 
 
 def _claims(known: Known, now: float) -> Iterator[Evidence]:
@@ -38,30 +37,5 @@ def _claims(known: Known, now: float) -> Iterator[Evidence]:
     field = f"{limit.unit}_per_{period}" if limit.kind != "concurrent" else "concurrency"
     if field in LIMIT_FIELDS:
         # A second key of a provider stands behind a `#` in the name of the candidate.
-        yield _stamped(provider, model_id.partition("#")[0], f"limit.{field}", limit.amount, min(known.at, now))
-
-
-def _stamped(
-    provider: str,
-    model_id: str,
-    field: str,
-    value: str | float,
-    at_s: float,
-    *,
-    note: str = "",
-    until_s: float | None = None,
-) -> Evidence:
-    digest = hashlib.sha256(f"{provider} {model_id} {field} {value}".encode()).hexdigest()
-    return Evidence(
-        provider,
-        model_id,
-        field,
-        value,
-        note=note,
-        until_s=until_s,
-        source=SOURCE,
-        rank=Rank.OBSERVED,
-        confidence=_CONFIDENCE,
-        seen_at_s=at_s,
-        content_hash=digest,
-    )
+        claim = Evidence(provider, model_id.partition("#")[0], f"limit.{field}", limit.amount)
+        yield from observed(_SOURCE, [claim], min(known.at, now))

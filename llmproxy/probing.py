@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import aiohttp
 
@@ -13,6 +12,7 @@ from llmproxy.core.types import JsonObject, Model
 from llmproxy.dialects.openai import parse_chat
 from llmproxy.gateway.dispatch import Dispatcher
 from llmproxy.gateway.exchange import Head
+from llmproxy.gateway.relay import read_usage
 from scrapers.base import Evidence
 from scrapers.probe import Answer, Ask, Probeable, due, probe, stamp
 from scrapers.store import EvidenceStore
@@ -59,7 +59,7 @@ class Asking:
                 raise
             return refused
         assert answer.reply is not None
-        return Answer(200, answer.reply.body, _cost_usd(answer.reply.body))
+        return Answer(200, answer.reply.body, answer.usage.cost_usd)
 
 
 class AskingServer:
@@ -78,7 +78,8 @@ class AskingServer:
                 said = await response.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise LlmproxyError(f"the server at {self._url} did not answer: {error}") from error
-        return Answer(response.status, said, _cost_usd(said))
+        usage = read_usage(said.get("usage") if isinstance(said, dict) else None)
+        return Answer(response.status, said, usage.cost_usd)
 
 
 class _Nobody:
@@ -101,10 +102,3 @@ def _refusal(error: LlmproxyError) -> Answer | None:
         return None
     body = {"error": {"message": said.message, "code": said.upstream_code, "param": said.param, "type": None}}
     return Answer(said.http_status or 0, body, retired=said.kind == "not_found" and said.http_status != 404)
-
-
-def _cost_usd(body: Any) -> float | None:
-    """What an answer cost, where the provider says so (OpenRouter's `usage.cost`)."""
-    usage = body.get("usage") if isinstance(body, dict) else None
-    cost = usage.get("cost") if isinstance(usage, dict) else None
-    return float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None

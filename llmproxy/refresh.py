@@ -157,19 +157,23 @@ async def refresh(
     scope: Scope,
     *,
     why: str,
+    probed: Sequence[Evidence] = (),
     observed: Sequence[Evidence] = (),
     now: Callable[[], float] = time.time,
     by_hand: bool = False,
 ) -> tuple[Run, Decision]:
-    """One run: read, keep, decide, publish. By hand it also ends the hold of a rollback."""
+    """One run: read, keep, decide, publish. By hand it also ends the hold of a rollback.
+
+    probed, observed: what tiny requests have shown, and what was seen in other answers.
+    """
     from scrapers import update, versions
     from scrapers.registry import SOURCES
 
-    run = Run(why, now())
+    run = Run(why, now(), probed=len({(claim.provider, claim.model) for claim in probed}))
     if by_hand:
         await asyncio.to_thread(versions.release, store)
     run.sources = await update.gather(store, targets, get, scope, now=now)
-    await asyncio.to_thread(update.observe, store, observed, now())
+    await asyncio.to_thread(update.observe, store, [*probed, *observed], now())
     await asyncio.to_thread(store.forget, now() - _REMEMBERED_S)
     decision = await asyncio.to_thread(update.decide, store, scope, now(), SOURCES)
     version = await asyncio.to_thread(update.publish, store, decision, why, now())
@@ -193,6 +197,18 @@ def fetching(fetcher: Fetcher) -> Get:
         )
 
     return get
+
+
+def status_of(store: EvidenceStore, findings: Findings) -> dict[str, Any]:
+    """What is told of a version that counts, and the last run with its sources, errors and changes."""
+    last = store.last_run()
+    return {
+        "version": findings.version,
+        "made": iso(findings.made_at_s) if findings.version else None,
+        "models": len(findings.models),
+        "limits": len(findings.limits),
+        "last": last and {"period": last[0], "begun": iso(last[1]), "ended": iso(last[2]), "report": last[3]},
+    }
 
 
 def iso(at_s: float | None) -> str | None:

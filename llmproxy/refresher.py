@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from llmproxy.core.config import Config
 from llmproxy.core.tasks import Background
 from llmproxy.core.text import scrub
-from llmproxy.refresh import Run, fetching, iso, refresh, scope_of, targets_of
+from llmproxy.refresh import Run, fetching, iso, refresh, scope_of, status_of, targets_of
 from llmproxy.routing.findings import Findings
 from providers import catalog as provider_catalog
 from scrapers.store import EvidenceStore
@@ -33,10 +33,14 @@ _AFTER_LEADER_S = 30.0
 _SHOWN = 500
 # The same thing that is seen again and again is written down so often.
 _NOTED_AGAIN_S = 86_400.0
+_NOTHING = Findings()
 
 
 class Refresher:
-    """The server's part: runs on schedule, one replica at a time, and gives every new version to `adopt`."""
+    """The server's part: runs on schedule, one replica at a time, and gives every new version to `adopt`.
+
+    `known` is what was adopted before the start.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Refresher:
         adopt: Callable[[Findings], None],
         store: EvidenceStore,
         *,
+        known: Findings = _NOTHING,
         board: Board | None = None,
         probes: Callable[[EvidenceStore, int], Awaitable[Sequence[Evidence]]] | None = None,
         observed: Callable[[], Sequence[Evidence]] = tuple,
@@ -65,10 +70,10 @@ class Refresher:
         self._scheduled: asyncio.Task[None] | None = None
         self._running = asyncio.Lock()
         self._period = ""
-        self.findings = Findings()
+        self.findings = known
 
     async def start(self) -> None:
-        """Take over what was found before, and begin to look for new versions and for the time of the next run."""
+        """Take over what was found meanwhile, and begin to look for new versions and for the time of the next run."""
         await self._take_over()
         if await asyncio.to_thread(self._store.note, _FIRST_START) is None:
             await asyncio.to_thread(self._store.keep_note, _FIRST_START, self._now())
@@ -101,11 +106,12 @@ class Refresher:
             targets = targets_of(config, self._settings())
             scope = scope_of(config, self._lists())
             probed = await self._probes(self._store, config.scrape.probes) if self._probes else ()
-            observed = [*probed, *self._observed()]
+            seen = self._observed()
             async with new_session(config.server.connect_timeout) as session:
                 get = fetching(Fetcher(session, now=self._now))
-                run, _ = await refresh(self._store, targets, get, scope, why=why, observed=observed, now=self._now)
-            run.probed = len({(claim.provider, claim.model) for claim in probed})
+                run, _ = await refresh(
+                    self._store, targets, get, scope, why=why, probed=probed, observed=seen, now=self._now
+                )
         await self._take_over()
         return run
 
@@ -130,15 +136,10 @@ class Refresher:
 
     def status(self) -> dict[str, Any]:
         """The version in use, the last run with its sources, errors and changes, and when the next one is."""
-        last, schedule = self._store.last_run(), self._schedule()
-        return {
-            "version": self.findings.version,
-            "made": iso(self.findings.made_at_s) if self.findings.version else None,
-            "models": len(self.findings.models),
-            "limits": len(self.findings.limits),
+        schedule = self._schedule()
+        return status_of(self._store, self.findings) | {
             "running": self._running.locked(),
             "next": schedule.after(self._moment()).isoformat(timespec="seconds") if schedule is not None else None,
-            "last": last and {"period": last[0], "begun": iso(last[1]), "ended": iso(last[2]), "report": last[3]},
         }
 
     # -- the schedule ---------------------------------------------------------------------------------------------
@@ -205,13 +206,15 @@ class Refresher:
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
-                if await asyncio.to_thread(self._store.latest_number) != self.findings.version:
-                    await self._take_over()
+                await self._take_over()
                 await self._look_at_board()
             except sqlite3.Error as error:
                 _log.warning("the evidence cannot be read: %s", error)
 
     async def _take_over(self) -> None:
+        """Adopt the newest version that there is, unless it is in use already."""
+        if await asyncio.to_thread(self._store.latest_number) in (0, self.findings.version):
+            return
         from scrapers.versions import published
 
         try:

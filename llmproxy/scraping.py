@@ -22,7 +22,7 @@ from llmproxy.core.errors import LlmproxyError
 from llmproxy.core.types import JsonObject
 from llmproxy.inspection import running_server
 from llmproxy.probing import AskingServer, probe_free
-from llmproxy.refresh import Wanted, fetching, iso, open_store, refresh, scope_of, targets_of
+from llmproxy.refresh import Wanted, fetching, iso, open_store, refresh, scope_of, status_of, targets_of
 from llmproxy.routing.findings import Findings
 from providers.http import new_session
 from scrapers import saved, versions
@@ -106,14 +106,8 @@ def status(path: Path | None) -> JsonObject:
     """The version that counts, the last refresh, and the versions that one can go back to."""
     store = open_store(path)
     try:
-        findings, last = versions.published(store), store.last_run()
-        return {
-            "version": findings.version,
-            "made": iso(findings.made_at_s) if findings.version else None,
+        return status_of(store, versions.published(store)) | {
             "held": versions.held(store) is not None,
-            "models": len(findings.models),
-            "limits": len(findings.limits),
-            "last": last and {"period": last[0], "begun": iso(last[1]), "ended": iso(last[2]), "report": last[3]},
             "versions": [
                 {"version": number, "made": iso(made_s), "why": why, "changes": count}
                 for number, made_s, why, count in store.versions()
@@ -131,15 +125,12 @@ async def _scrape(config: Config, path: Path | None, options: Wishes, store: Evi
     begun_s = time.time()
     period = f"{why} {iso(begun_s)}"
     store.claim(period, begun_s)
-    observed = await _probed(config, path, store, options.probes)
+    probed = await _probed(config, path, store, options.probes)
     async with new_session(config.server.connect_timeout) as session:
         get = from_folder(options.from_folder) if options.from_folder else fetching(Fetcher(session, now=time.time))
         if options.save_folder is not None:
             get = saving(get, options.save_folder)
-        run, decision = await refresh(
-            store, targets, get, scope, why=why, observed=observed, by_hand=not options.dry_run
-        )
-    run.probed = len({(claim.provider, claim.model) for claim in observed})
+        run, decision = await refresh(store, targets, get, scope, why=why, probed=probed, by_hand=not options.dry_run)
     store.ended(period, time.time(), run.to_json())
     body = {**run.to_json(), "dry_run": options.dry_run}
     if options.write_catalog is not None and not options.dry_run:

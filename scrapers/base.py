@@ -8,15 +8,18 @@ nothing is there.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Literal, get_args
+from typing import Literal, NoReturn, get_args
 
 from llmproxy.core.config import FreeLimit
 from llmproxy.core.types import CAPABILITIES
 
+# How much is believed of what providers' own answers show.
+_SEEN_CONFIDENCE = 0.98
 # The note of claims from a list of which not all could be read: what is missing from it has not left.
 PARTIAL = "the list has more pages"
 
@@ -154,6 +157,22 @@ def stamped(source: Source, claims: Iterable[Evidence], raw: bytes, seen_at_s: f
             ),
         )
     return list(found.values())
+
+
+def seen_in_answers(name: str) -> Source:
+    """Where claims come from that nobody reads anywhere: they are seen in what providers answer."""
+
+    def parse(_raw: bytes) -> NoReturn:
+        raise NotUnderstood(f"{name}: this is seen in answers, not read")
+
+    return Source(name, "", Rank.OBSERVED, _SEEN_CONFIDENCE, parse)
+
+
+def observed(source: Source, claims: Iterable[Evidence], seen_at_s: float) -> list[Evidence]:
+    """Claims of a source that is seen, with their provenance; the bytes they stand for are they themselves."""
+    claims = list(claims)
+    said = json.dumps([[claim.provider, claim.model, claim.field, claim.value] for claim in claims])
+    return stamped(source, claims, said.encode(), seen_at_s)
 
 
 def limits(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
@@ -48,41 +49,42 @@ class Board:
 
     async def leads(self) -> bool:
         """Whether this replica goes first: it refreshed last, or nobody did of late. Raises `Away`."""
-        try:
+        with _asking():
             leader = await self._redis.get(_PREFIX + "leader")
-        except (RedisError, OSError) as error:
-            raise Away(str(error)) from error
         return leader in (None, self._id)
 
     async def claim(self, period: str) -> bool:
         """Whether no other replica has begun the run of `period`; from now on this one has. Raises `Away`."""
-        try:
+        with _asking():
             mine = await self._redis.set(f"{_PREFIX}run:{period}", self._id, nx=True, ex=_REMEMBERED_S)
             if mine:
                 await self._redis.set(_PREFIX + "leader", self._id, ex=_REMEMBERED_S)
-        except (RedisError, OSError) as error:
-            raise Away(str(error)) from error
         return bool(mine)
 
     async def post(self, posted: Posted) -> None:
         """Show the others what was found. Raises `Away`."""
-        try:
+        with _asking():
             fields = ("made_at_s", repr(posted.made_at_s), "findings", orjson.dumps(posted.findings).decode())
             await self._redis.hset(_PREFIX + "findings", items=list(fields))
-        except (RedisError, OSError) as error:
-            raise Away(str(error)) from error
 
     async def newer(self, than_s: float) -> Posted | None:
         """What was found later than `than_s`; None when nothing was. Raises `Away`."""
         key = _PREFIX + "findings"
-        try:
+        with _asking():
             made_at_s = float(await self._redis.hget(key, "made_at_s") or 0.0)
             if made_at_s <= than_s:
                 return None
             return Posted(made_at_s, orjson.loads(await self._redis.hget(key, "findings") or b"{}"))
-        except (RedisError, OSError, ValueError) as error:
-            raise Away(str(error)) from error
 
     async def aclose(self) -> None:
         with contextlib.suppress(RedisError, OSError):
             await self._redis.aclose()
+
+
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    """A Redis that is away, or holds something else than was put there, raises `Away`."""
+    try:
+        yield
+    except (RedisError, OSError, ValueError) as error:
+        raise Away(str(error)) from error

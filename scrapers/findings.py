@@ -96,13 +96,14 @@ def _limits(known: Mapping[str, Verdict]) -> Found | None:
     amounts = {name: verdict.value for name, verdict in told.items() if verdict.value is not None}
     if not amounts.keys() - {"reset"}:
         return None
+    amounts["shared"] = any(verdict.by.shared for verdict in told.values())
     newest = max(told.values(), key=lambda verdict: verdict.by.seen_at_s).by
     try:
-        entry = FreeLimit.model_validate({**amounts, "shared": any(verdict.by.shared for verdict in told.values())})
+        entry = FreeLimit.model_validate(amounts)
     except ValidationError:
         # Only `reset` can be wrong still: a word that is no zone. The numbers are as good without it.
         amounts.pop("reset", None)
-        entry = FreeLimit.model_validate({**amounts, "shared": any(verdict.by.shared for verdict in told.values())})
+        entry = FreeLimit.model_validate(amounts)
     return Found(entry, _day(newest.seen_at_s), newest.source)
 
 

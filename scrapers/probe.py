@@ -23,13 +23,14 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from llmproxy.core.errors import LlmproxyError
 from llmproxy.core.types import JsonObject
 from llmproxy.dialects.refusals import classify, read_error
-from scrapers.base import Evidence, NotUnderstood, Rank, Source, stamped
+from scrapers.base import Evidence, observed, seen_in_answers
 
+SOURCE = seen_in_answers("probe")
 MAX_TOKENS = 512  # room for a model that thinks before it speaks
 
 _NO_SUCH_MODEL = frozenset({"model_not_found", "model_decommissioned", "model_archived", "model_deprecated"})
@@ -136,16 +137,7 @@ async def probe(ask: Ask, model: Probeable) -> list[Evidence]:
 
 def stamp(claims: Iterable[Evidence], *, seen_at_s: float) -> list[Evidence]:
     """The claims of a probe with their provenance."""
-    claims = list(claims)
-    said = json.dumps([[claim.provider, claim.model, claim.field, claim.value] for claim in claims])
-    return stamped(SOURCE, claims, said.encode(), seen_at_s)
-
-
-def _nothing_to_read(_raw: bytes) -> NoReturn:
-    raise NotUnderstood("a probe is asked, not read")
-
-
-SOURCE = Source("probe", "", Rank.OBSERVED, 0.98, _nothing_to_read)
+    return observed(SOURCE, claims, seen_at_s)
 
 
 async def _asked(ask: Ask, model: Probeable, body: JsonObject) -> Answer | None:

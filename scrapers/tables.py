@@ -37,12 +37,22 @@ class Table:
         return self.rows[max(0, self.head - 1)] if self.rows else []
 
     @property
+    def titles(self) -> list[str]:
+        """The texts of `header` to compare with: folded, with single spaces."""
+        return [" ".join(text.casefold().split()) for text in self.header]
+
+    @property
+    def place(self) -> str:
+        """What the table is of: the title of its tab, else the heading that it stands under; folded."""
+        return (self.tabs[-1] if self.tabs else self.headings[-1] if self.headings else "").casefold()
+
+    @property
     def body(self) -> list[list[str]]:
         return self.rows[max(1, self.head) :]
 
     def column(self, *names: str) -> int | None:
         """The index of the column with one of these headers, whatever its case; they are tried in this order."""
-        heads = [" ".join(text.casefold().split()) for text in self.header]
+        heads = self.titles
         return next((heads.index(name.casefold()) for name in names if name.casefold() in heads), None)
 
     def under(self, *words: str) -> bool:

@@ -26,6 +26,7 @@ from tests.redis_server import RedisServer
 from tests.servers import provider
 
 LIST = source_for("a", "").name
+NOTHING = Findings()
 FOUR = datetime(2026, 11, 21, 4, 17, tzinfo=UTC).timestamp()
 
 
@@ -39,12 +40,19 @@ def config_of(upstream: UpstreamThread, **scrape: Any) -> Config:
 class Replica:
     """A refresher over a file, and what it has taken over."""
 
-    def __init__(self, config: Config, path: Path | None, now: Callable[[], float], board: Board | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        path: Path | None,
+        now: Callable[[], float],
+        board: Board | None = None,
+        known: Findings = NOTHING,
+    ) -> None:
         settings = {"a": provider_catalog.resolve("a", config.providers["a"])}
         self.adopted: list[Findings] = []
         self.store = EvidenceStore(path)
         self.refresher = Refresher(
-            lambda: config, lambda: settings, dict, self.adopted.append, self.store, board=board, now=now
+            lambda: config, lambda: settings, dict, self.adopted.append, self.store, known=known, board=board, now=now
         )
 
     async def __aenter__(self) -> Replica:
@@ -73,7 +81,7 @@ def clock(starts_s: float) -> Callable[[], float]:
 
 async def test_it_runs_at_its_time_once_for_two_replicas(upstream: UpstreamThread, tmp_path: Path) -> None:
     """Two processes over one file: at the scheduled time one of them refreshes, and both take the version over."""
-    now, path = clock(FOUR - 0.3), tmp_path / "evidence.sqlite3"
+    now, path = clock(FOUR - 1.0), tmp_path / "evidence.sqlite3"
     config = config_of(upstream)
     async with Replica(config, path, now) as one, Replica(config, path, now) as two:
         assert one.refresher.status()["next"] == "2026-11-21T04:17:00+00:00"
@@ -101,6 +109,33 @@ async def test_a_missed_run_is_made_up_for_once(upstream: UpstreamThread, tmp_pa
     assert EvidenceStore(path).latest_number() == 1
 
 
+async def test_what_is_known_is_not_taken_over_again(upstream: UpstreamThread, tmp_path: Path) -> None:
+    """The version that was in use before the start stays; a newer one is taken over at the start, and later as well."""
+    path, config = tmp_path / "evidence.sqlite3", config_of(upstream, schedule=None)
+    found = {"models": {"a/ok": {"free": "quota"}}, "limits": {}}
+    writer = EvidenceStore(path)
+    writer.publish(found, [], "by hand", FOUR)
+    known = known_findings(tmp_path / "config.json")
+    async with Replica(config, path, clock(FOUR), known=known) as replica:
+        status = replica.refresher.status()
+        assert (status["version"], status["made"], status["models"]) == (1, "2026-11-21T04:17:00+00:00", 1)
+        assert replica.adopted == []
+        writer.publish(found, [], "by hand", FOUR)
+        await replica.has(2)
+    async with Replica(config, path, clock(FOUR), known=known) as replica:
+        assert [findings.version for findings in replica.adopted] == [2]
+    writer.close()
+
+
+async def test_a_file_without_versions_takes_nothing_away(upstream: UpstreamThread) -> None:
+    """Where what was known could not be opened again, it counts until something newer is found."""
+    known = Findings(7, FOUR)
+    async with Replica(config_of(upstream, schedule=None), None, clock(FOUR), known=known) as replica:
+        assert (replica.refresher.findings, replica.adopted) == (known, [])
+        await replica.refresher.run("by hand")
+        assert [findings.version for findings in replica.adopted] == [1]
+
+
 async def test_on_startup(upstream: UpstreamThread) -> None:
     """With `on_startup` the start begins a run in the background, also without a schedule."""
     async with Replica(config_of(upstream, on_startup=True, schedule=None), None, clock(FOUR)) as replica:
@@ -112,8 +147,10 @@ async def test_on_startup(upstream: UpstreamThread) -> None:
 async def test_an_error_is_told_and_the_schedule_goes_on(upstream: UpstreamThread, tmp_path: Path) -> None:
     """A run that cannot begin is in the status with its reason."""
     config = config_of(upstream, sources=["nonsense"])
-    async with Replica(config, tmp_path / "e.sqlite3", clock(FOUR - 0.1)) as replica:
-        async with asyncio.timeout(5):
+    async with Replica(config, tmp_path / "e.sqlite3", clock(FOUR - 3600)):
+        pass  # the run that it waits for is due when the next one starts
+    async with Replica(config, tmp_path / "e.sqlite3", clock(FOUR + 60)) as replica:
+        async with asyncio.timeout(10):
             while not (replica.last and replica.last["ended"]):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert "no such source: nonsense" in replica.last["report"]["error"]
@@ -128,7 +165,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 async def test_replicas_on_two_machines(upstream: UpstreamThread, tmp_path: Path, redis: RedisServer) -> None:
     """Over one Redis, each with a file of its own: one runs, the other takes over what it found."""
-    now, config = clock(FOUR - 0.3), config_of(upstream)
+    now, config = clock(FOUR - 1.0), config_of(upstream)
     boards = [Board(redis.url), Board(redis.url)]
     async with (
         Replica(config, tmp_path / "one.sqlite3", now, boards[0]) as one,
@@ -143,7 +180,7 @@ async def test_replicas_on_two_machines(upstream: UpstreamThread, tmp_path: Path
 async def test_without_its_redis_a_replica_refreshes_for_itself(upstream: UpstreamThread) -> None:
     """A Redis that is away costs the agreement, not the refresh."""
     board = Board("redis://127.0.0.1:1/0")
-    async with Replica(config_of(upstream), None, clock(FOUR - 0.2), board) as replica:
+    async with Replica(config_of(upstream), None, clock(FOUR - 1.0), board) as replica:
         await replica.has(1)
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from llmproxy.core.errors import BadReply
+
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r(?!\n)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 DONE = b"data: [DONE]\n\n"
-
-
-class EventTooLarge(ValueError):
-    """One event grew over the limit without an end: no provider sends that, so memory is not spent on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,8 @@ class Splitter:
     """Cuts a byte stream into blocks of whole events, whatever the chunking.
 
     `feed` returns the bytes of all events that are complete by now, blank lines included (empty when none is);
-    `rest` is what is left of an unfinished one.
+    `rest` is what is left of an unfinished one. Raises `BadReply` when one grows over the limit without an end: no
+    provider sends that, so memory is not spent on it.
     """
 
     __slots__ = ("limit_bytes", "rest")
@@ -71,7 +70,7 @@ class Splitter:
             end = max([end, *ends])
         self.rest = data[end:]
         if len(self.rest) > self.limit_bytes:
-            raise EventTooLarge(f"an event of over {self.limit_bytes} bytes has no end")
+            raise BadReply(f"an event of over {self.limit_bytes} bytes has no end", outcome="event_too_large")
         return data[:end]
 
 

@@ -27,7 +27,7 @@ from llmproxy.dialects.anthropic_stream import (
     usage_body,
 )
 from llmproxy.dialects.base import Renderer
-from llmproxy.dialects.extras import ANTHROPIC
+from llmproxy.dialects.extras import ANTHROPIC, cache_of
 from llmproxy.dialects.openai import error_body
 
 # OpenAI refuses a longer `user`; some clients put whole JSON objects there.
@@ -133,8 +133,7 @@ def _system(system: Any) -> list[JsonObject]:
     for place, block in enumerate(read_blocks(system, "system")):
         if block["type"] != "text" or not isinstance(block.get("text"), str):
             raise InvalidRequest("system must be text", param=f"system.{place}")
-        cache = {"cache_control": block["cache_control"]} if isinstance(block.get("cache_control"), dict) else {}
-        parts.append({"type": "text", "text": block["text"], **cache})
+        parts.append({"type": "text", "text": block["text"], **cache_of(block)})
     return [{"role": "system", "content": content_of(parts)}]
 
 
@@ -162,9 +161,7 @@ def _tool(tool: Any, path: str) -> JsonObject:
         raise InvalidRequest("input_schema must be a JSON schema", param=f"{path}.input_schema")
     function = {"name": tool["name"], "parameters": tool["input_schema"]}
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
-    made: JsonObject = {"type": "function", "function": function}
-    if isinstance(tool.get("cache_control"), dict):
-        made["cache_control"] = tool["cache_control"]
+    made: JsonObject = {"type": "function", "function": function, **cache_of(tool)}
     known = ("type", "name", "input_schema", "description", "strict", "cache_control")
     rest = {name: value for name, value in tool.items() if name not in known}
     return {**made, ANTHROPIC: rest} if rest else made

@@ -13,7 +13,8 @@ import orjson
 
 from llmproxy.core.errors import InvalidRequest
 from llmproxy.core.types import JsonObject
-from llmproxy.dialects.extras import ANTHROPIC
+from llmproxy.dialects.anthropic_replies import is_signed
+from llmproxy.dialects.extras import ANTHROPIC, cache_of
 
 # Made by tools that Anthropic runs: for anybody else they are text of the conversation.
 _SERVER_BLOCKS = frozenset(
@@ -84,7 +85,7 @@ def _result(block: JsonObject, path: str) -> tuple[JsonObject, list[JsonObject]]
         "role": "tool",
         "tool_call_id": call_id,
         "content": content_of([part for part in parts if part["type"] == "text"]) or "",
-        **_cache(block),
+        **cache_of(block),
     }
     if block.get("is_error"):
         message["is_error"] = True
@@ -102,10 +103,10 @@ def _part(block: JsonObject, path: str) -> list[JsonObject]:
     """A block of a user, of a system prompt or of a result as content parts."""
     kind = block["type"]
     if kind == "text":
-        part = {"type": "text", "text": _text(block, "text", path), **_cache(block)}
+        part = {"type": "text", "text": _text(block, "text", path), **cache_of(block)}
         return [{**part, ANTHROPIC: block} if block.get("citations") else part]
     if kind == "image":
-        return [{**_image(block, path), **_cache(block)}]
+        return [{**_image(block, path), **cache_of(block)}]
     if kind == "document":
         return _document(block, path)
     if kind == "search_result":
@@ -122,10 +123,6 @@ def _text(block: JsonObject, name: str, path: str) -> str:
     if not isinstance(text, str):
         raise InvalidRequest(f"{name} must be a string", param=f"{path}.{name}")
     return text
-
-
-def _cache(block: JsonObject) -> JsonObject:
-    return {"cache_control": block["cache_control"]} if isinstance(block.get("cache_control"), dict) else {}
 
 
 def _image(block: JsonObject, path: str) -> JsonObject:
@@ -151,7 +148,7 @@ def _document(block: JsonObject, path: str) -> list[JsonObject]:
     title = block.get("title")
     if not isinstance(source, dict) or kind in (None, "base64", "url"):
         file: JsonObject = {"filename": title or "document.pdf", "file_data": _url(source, where)}
-        part: JsonObject = {"type": "file", "file": file, **_cache(block)}
+        part: JsonObject = {"type": "file", "file": file, **cache_of(block)}
         return [{**part, ANTHROPIC: block} if block.get("context") or block.get("citations") or not title else part]
     if kind == "file":
         return [{"type": "file", "file": {"file_id": source.get("file_id")}, ANTHROPIC: block}]
@@ -181,7 +178,7 @@ def _answer(blocks: list[JsonObject], path: str) -> JsonObject:
             calls.append(_call(block, where))
         elif kind != "redacted_thinking":
             parts += _part(block, where)
-        if kind == "redacted_thinking" or (kind == "thinking" and block.get("signature")):
+        if is_signed(block):
             signed.append(block)
     message: JsonObject = {"role": "assistant", "content": content_of(parts) or (None if calls else "")}
     if any(thoughts):
@@ -203,4 +200,4 @@ def _call(block: JsonObject, path: str) -> JsonObject:
     if not isinstance(block.get("input"), dict):
         raise InvalidRequest("input must be an object", param=f"{path}.input")
     function = {"name": block["name"], "arguments": orjson.dumps(block["input"]).decode()}
-    return {"id": block["id"], "type": "function", "function": function, **_cache(block)}
+    return {"id": block["id"], "type": "function", "function": function, **cache_of(block)}

@@ -16,7 +16,7 @@ import orjson
 
 from llmproxy.core.errors import InvalidRequest, UnsupportedParameter
 from llmproxy.core.types import JsonObject
-from llmproxy.dialects.extras import ANTHROPIC
+from llmproxy.dialects.extras import ANTHROPIC, cache_of
 
 _THOUGHTS = ("thinking", "redacted_thinking")
 # Ids of tool calls come from any provider (`functions.weather:0`); these are the characters that Anthropic takes.
@@ -111,14 +111,14 @@ def _read(message: JsonObject, path: str, prompt: Prompt) -> None:
 def _content(message: JsonObject, path: str, prompt: Prompt) -> list[JsonObject]:
     given = message.get("content")
     parts = [{"type": "text", "text": given}] if isinstance(given, str) else given or []
-    if isinstance(message.get("cache_control"), dict) and parts:
-        parts = [*parts[:-1], {**parts[-1], "cache_control": message["cache_control"]}]
+    if parts and (cache := cache_of(message)):
+        parts = [*parts[:-1], {**parts[-1], **cache}]
     return [block for place, part in enumerate(parts) for block in _blocks(part, f"{path}.content.{place}", prompt)]
 
 
 def _blocks(part: JsonObject, path: str, prompt: Prompt) -> Iterator[JsonObject]:
     """A content part as a block; none for empty text."""
-    cache = {"cache_control": part["cache_control"]} if isinstance(part.get("cache_control"), dict) else {}
+    cache = cache_of(part)
     kind = part.get("type")
     if part.get(ANTHROPIC) == {}:
         return
@@ -196,21 +196,20 @@ def _call(call: Any, path: str) -> JsonObject:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise UnsupportedParameter("only calls of functions are supported", param=path)
-    block = {
+    return {
         "type": "tool_use",
         "id": _id(call.get("id"), f"{path}.id"),
         "name": function["name"],
         "input": tool_input(function.get("arguments")),
+        **cache_of(call),
     }
-    return {**block, "cache_control": call["cache_control"]} if isinstance(call.get("cache_control"), dict) else block
 
 
 def _result(message: JsonObject, path: str, prompt: Prompt) -> JsonObject:
     if _is_block(message.get(ANTHROPIC)):
         return dict(message[ANTHROPIC])
-    block: JsonObject = {"type": "tool_result", "tool_use_id": _id(message.get("tool_call_id"), f"{path}.tool_call_id")}
-    if isinstance(message.get("cache_control"), dict):
-        block["cache_control"] = message["cache_control"]
+    call_id = _id(message.get("tool_call_id"), f"{path}.tool_call_id")
+    block: JsonObject = {"type": "tool_result", "tool_use_id": call_id, **cache_of(message)}
     content = {key: value for key, value in message.items() if key != "cache_control"}
     if blocks := _content(content, path, prompt):
         is_text = len(blocks) == 1 and blocks[0].keys() == {"type", "text"}

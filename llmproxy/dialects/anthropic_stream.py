@@ -15,7 +15,7 @@ from llmproxy.core import sse
 from llmproxy.core.text import CHARACTERS_PER_TOKEN
 from llmproxy.core.types import JsonObject
 from llmproxy.dialects.anthropic_replies import FINISH_REASONS
-from llmproxy.dialects.canonical import CUT_OFF, Reader, only_choice, reported_usage, status_of
+from llmproxy.dialects.canonical import CUT_OFF, Reader, error_of, only_choice, reported_usage, status_of
 from llmproxy.dialects.extras import ANTHROPIC
 
 _TYPES: Mapping[int, str] = {
@@ -239,7 +239,7 @@ class AnthropicRenderer:
         self._over = True
 
     def _fail(self, error: Any) -> None:
-        given = error if isinstance(error, dict) else {"message": str(error)}
+        given = error_of(error)
         kind = error_type(status_of(given))
         self._emit("error", error={"type": kind, "message": str(given.get("message") or "")})
         self._over = True

@@ -21,6 +21,7 @@ from llmproxy.dialects.anthropic_replies import (
     is_signed,
     usage_of,
 )
+from llmproxy.dialects.canonical import error_of
 from llmproxy.dialects.extras import ANTHROPIC
 
 _STATUSES: Mapping[str, int] = {
@@ -76,10 +77,7 @@ class AnthropicTranslator:
 
     def feed(self, data: bytes) -> bytes:
         """What some more of the upstream's stream means; raises `BadReply` for events of an odd shape."""
-        try:
-            block = self._splitter.feed(data)
-        except sse.EventTooLarge as error:
-            raise BadReply(str(error), outcome="event_too_large") from error
+        block = self._splitter.feed(data)
         return b"".join([self._event(event) for event in sse.split(block)]) if block else b""
 
     def finish(self) -> bytes:
@@ -185,7 +183,7 @@ class AnthropicTranslator:
 
     def _fail(self, error: Any) -> bytes:
         """Their error event as the canonical one; the status is what it would have been before the stream began."""
-        given = error if isinstance(error, dict) else {"message": str(error)}
+        given = error_of(error)
         kind = str(given.get("type") or "api_error")
         self._over = True
         told = {"message": str(given.get("message") or kind), "type": kind, "param": None, "code": kind}

@@ -26,7 +26,7 @@ from llmproxy.dialects.anthropic_replies import answer_tool, read_reply
 from llmproxy.dialects.anthropic_schema import narrowed
 from llmproxy.dialects.anthropic_translator import AnthropicTranslator
 from llmproxy.dialects.base import Translator
-from llmproxy.dialects.extras import ANTHROPIC
+from llmproxy.dialects.extras import ANTHROPIC, cache_of
 from llmproxy.dialects.gemini_fields import GEMINI, own_words
 
 VERSION = "2023-06-01"
@@ -149,9 +149,7 @@ class _Draft:
                 made["strict"] = True
             else:
                 self.unheard.add("tools.function.strict")
-        if isinstance(tool.get("cache_control"), dict):
-            made["cache_control"] = tool["cache_control"]
-        return _object(tool.get(ANTHROPIC)) | made
+        return _object(tool.get(ANTHROPIC)) | made | cache_of(tool)
 
     def _choice(self, choice: Any) -> JsonObject:
         if choice in (None, "auto"):

@@ -60,6 +60,17 @@ def status_of(error: Mapping[str, Any]) -> int:
     return _STATUS_OF_CODE.get(code) or _STATUS_OF_TYPE.get(str(error.get("type")), 502)
 
 
+def error_of(error: Any) -> JsonObject:
+    """An error of a stream as an object, where it is only a sentence."""
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def vectors(body: Mapping[str, Any]) -> list[Any]:
+    """The vectors of a canonical embeddings reply, in the order of the inputs."""
+    entries: list[JsonObject] = sorted(body.get("data") or (), key=lambda entry: entry.get("index") or 0)
+    return [entry.get("embedding") for entry in entries]
+
+
 def only_choice(chunk: Mapping[str, Any]) -> JsonObject | None:
     """The first choice of a chunk, for dialects that know no other; None when the chunk is not about it."""
     for choice in chunk.get("choices") or ():

@@ -23,6 +23,11 @@ ANTHROPIC = "anthropic"
 _EVERYWHERE = (ANTHROPIC, GEMINI, "thinking_blocks", "reasoning_content", "cache_control", "is_error", "extra_content")
 
 
+def cache_of(holder: JsonObject) -> JsonObject:
+    """The `cache_control` of a part, a message, a tool or a call, as a field to add to another; empty without one."""
+    return {"cache_control": holder["cache_control"]} if isinstance(holder.get("cache_control"), dict) else {}
+
+
 def plain(body: JsonObject, keeps: Collection[str] = ()) -> tuple[JsonObject, tuple[str, ...]]:
     """(`body` in the OpenAI format alone, the names of what was taken out); the same object where there is nothing.
 

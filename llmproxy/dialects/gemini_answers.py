@@ -15,7 +15,10 @@ import orjson
 from llmproxy.core import sse
 from llmproxy.core.errors import BadReply
 from llmproxy.core.types import JsonObject
+from llmproxy.dialects.gemini_fields import signed
 
+# What reading values of other types than the API defines comes to.
+_ODD = (AttributeError, KeyError, TypeError, ValueError)
 _FINISH = {"STOP": "stop", "MAX_TOKENS": "length"}
 _FILTERED = frozenset(
     {
@@ -29,6 +32,13 @@ def whole_reply(body: Any, model: str) -> JsonObject:
     """A whole reply as a canonical one; raises `BadReply` where it is none."""
     if not isinstance(body, dict):
         raise BadReply(f"the body is a JSON {type(body).__name__}, not an object")
+    try:
+        return _whole(body, model)
+    except _ODD as error:
+        raise BadReply(f"a reply of an odd shape: {error!r}"[:200]) from error
+
+
+def _whole(body: JsonObject, model: str) -> JsonObject:
     answer_id = _answer_id(body)
     choices = [_choice(candidate, answer_id) for candidate in body.get("candidates") or ()]
     for choice in choices:
@@ -70,7 +80,10 @@ def canonical_usage(metadata: Any) -> JsonObject | None:
 
 
 class GeminiTranslator:
-    """A stream of `alt=sse` → the canonical stream. Each chunk is whole; calls of functions come whole in one delta."""
+    """A stream of `alt=sse` → the canonical stream. Each chunk is whole; calls of functions come whole in one delta.
+
+    Raises `BadReply` for events of an odd shape.
+    """
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -105,7 +118,10 @@ class GeminiTranslator:
             value = orjson.loads(data)
         except orjson.JSONDecodeError:
             return b""
-        return b"".join(map(self._response, value if isinstance(value, list) else [value]))
+        try:
+            return b"".join(map(self._response, value if isinstance(value, list) else [value]))
+        except _ODD as error:
+            raise BadReply(f"an event of an odd shape: {error!r}"[:200], outcome="odd_chunk") from error
 
     def _response(self, body: Any) -> bytes:
         if self._failed or not isinstance(body, dict):
@@ -220,9 +236,7 @@ def _message(parts: list[Any], answer_id: str, begun: int) -> JsonObject:
         message["tool_calls"] = calls
     if images:
         message["images"] = images
-    if signature:
-        message["extra_content"] = {"google": {"thought_signature": signature}}
-    return message
+    return signed(message, signature)
 
 
 def _text(part: JsonObject) -> str:
@@ -238,10 +252,7 @@ def _call(called: JsonObject, signature: Any, answer_id: str, place: int) -> Jso
     arguments = orjson.dumps(called.get("args") or {}).decode()
     call_id = called.get("id") or f"call_{_digest([answer_id, place, called.get('name'), arguments])}"
     function = {"name": called.get("name") or "", "arguments": arguments}
-    call: JsonObject = {"id": call_id, "type": "function", "function": function}
-    if signature:
-        call["extra_content"] = {"google": {"thought_signature": signature}}
-    return call
+    return signed({"id": call_id, "type": "function", "function": function}, signature)
 
 
 def _digest(value: Any) -> str:
@@ -262,4 +273,6 @@ def _logprobs(result: Any) -> JsonObject | None:
 
 def _token(entry: JsonObject) -> JsonObject:
     token = str(entry.get("token") or "")
-    return {"token": token, "logprob": entry.get("logProbability") or 0.0, "bytes": list(token.encode())}
+    logprob = entry.get("logProbability")
+    told = logprob if isinstance(logprob, int | float) else 0.0
+    return {"token": token, "logprob": told, "bytes": list(token.encode())}

@@ -13,7 +13,7 @@ import orjson
 
 from llmproxy.core.errors import InvalidRequest
 from llmproxy.core.types import JsonObject
-from llmproxy.dialects.gemini_fields import GEMINI, Fields, standard_base64
+from llmproxy.dialects.gemini_fields import GEMINI, Fields, signed, standard_base64
 
 _ROLES = {
     "": "user",
@@ -61,11 +61,6 @@ def messages(contents: list[Fields]) -> list[JsonObject]:
         else:
             conversation.asked(content.objects("parts"))
     return conversation.ended()
-
-
-def signed(message: JsonObject, signature: str | None) -> JsonObject:
-    """`message` (or a tool call) with the signature of its thought, where there is one."""
-    return {**message, "extra_content": {"google": {"thought_signature": signature}}} if signature else message
 
 
 class _Conversation:

@@ -7,7 +7,7 @@ write each field in camelCase or as the proto names it, whole numbers as strings
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -126,6 +126,19 @@ def own_words(holder: JsonObject) -> JsonObject:
     """What the field `gemini` of a canonical body, tool or part holds; empty where there is none."""
     given = holder.get(GEMINI)
     return given if isinstance(given, dict) else {}
+
+
+def signed(message: JsonObject, signature: str | None) -> JsonObject:
+    """`message` (or a tool call) with the signature of its thought, where there is one."""
+    return {**message, "extra_content": {"google": {"thought_signature": signature}}} if signature else message
+
+
+def signature_of(holder: Mapping[str, Any]) -> str | None:
+    """The signature of a thought that a message or a tool call carries."""
+    extra = holder.get("extra_content")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return signature if isinstance(signature, str) and signature else None
 
 
 def standard_base64(data: str) -> str | None:

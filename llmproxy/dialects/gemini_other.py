@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from llmproxy.core.errors import InvalidRequest
 from llmproxy.core.types import JsonObject
+from llmproxy.dialects.canonical import vectors
 from llmproxy.dialects.gemini_fields import Fields
 
 _GENERATES = ["generateContent", "streamGenerateContent", "countTokens"]
@@ -116,8 +116,7 @@ def _content_text(request: Fields) -> str:
 
 
 def _vectors(body: JsonObject) -> list[JsonObject]:
-    data: list[Any] = sorted(body.get("data") or (), key=lambda entry: entry.get("index") or 0)
-    return [{"values": entry.get("embedding")} for entry in data]
+    return [{"values": vector} for vector in vectors(body)]
 
 
 def _embed_usage(body: JsonObject) -> JsonObject:

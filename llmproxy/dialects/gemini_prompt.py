@@ -12,8 +12,8 @@ import orjson
 
 from llmproxy.core.errors import InvalidRequest, UnsupportedParameter
 from llmproxy.core.types import JsonObject
-from llmproxy.dialects.gemini_fields import own_words, standard_base64
-from llmproxy.dialects.gemini_reply import arguments_of, signature_of
+from llmproxy.dialects.gemini_fields import own_words, signature_of, standard_base64
+from llmproxy.dialects.gemini_reply import arguments_of, sign
 
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
 _MEDIA = {
@@ -77,24 +77,25 @@ class _Contents:
         found: list[JsonObject] = []
         if thought := message.get("reasoning_content"):
             found.append({"text": thought, "thought": True})
-        content, calls = message.get("content"), message.get("tool_calls") or ()
+        content, calls = message.get("content"), message.get("tool_calls") or []
+        if not isinstance(calls, list):
+            raise InvalidRequest("tool_calls must be a list", param=f"{path}.tool_calls")
         if content or not calls:
             found += _parts(content or "", path)
-        if signature := signature_of(message):
-            if not found or found[-1].get("thought"):
-                found.append({"text": ""})
-            found[-1]["thoughtSignature"] = signature
+        sign(found, message)
         for number, call in enumerate(calls):
-            found.append(self._call(call, first=number == 0))
+            found.append(self._call(call, f"{path}.tool_calls.{number}", first=number == 0))
         return found
 
-    def _call(self, call: JsonObject, *, first: bool) -> JsonObject:
-        function = call.get("function") or {}
-        if isinstance(custom := call.get("custom"), dict):
+    def _call(self, call: Any, path: str, *, first: bool) -> JsonObject:
+        custom, function = (call.get("custom"), call.get("function") or {}) if isinstance(call, dict) else (None, None)
+        if isinstance(custom, dict):
             function = {"name": custom.get("name"), "arguments": {"input": custom.get("input")}}
+        if not isinstance(function, dict):
+            raise InvalidRequest("a tool call must be an object with a function", param=path)
         name, call_id = str(function.get("name") or ""), call.get("id")
         given: JsonObject = {"name": name, "args": arguments_of(function)}
-        if call_id:
+        if call_id and isinstance(call_id, str):
             self._names[call_id] = name
             given["id"] = call_id
         part: JsonObject = {"functionCall": given}
@@ -104,10 +105,10 @@ class _Contents:
 
     def _result(self, message: JsonObject, path: str) -> list[JsonObject]:
         """The result of a call; pictures in it follow it as parts of their own, which every Gemini takes."""
-        call_id, content = message.get("tool_call_id"), message.get("content")
+        call_id, content = str(message.get("tool_call_id") or ""), message.get("content")
         parts = _parts(content, path)
         text = "".join(part["text"] for part in parts if "text" in part)
-        name = self._names.get(call_id or "") or message.get("name") or call_id or "function"
+        name = self._names.get(call_id) or message.get("name") or call_id or "function"
         given: JsonObject = {"name": name, "response": {"error": text} if message.get("is_error") else _response(text)}
         if call_id:
             given["id"] = call_id

@@ -9,6 +9,7 @@ import orjson
 
 from llmproxy.core.types import JsonObject
 from llmproxy.dialects.canonical import reported_usage
+from llmproxy.dialects.gemini_fields import signature_of
 
 _FINISH = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "function_call": "STOP"}
 _FILTERED = "SAFETY"
@@ -76,11 +77,16 @@ def parts(message: Mapping[str, Any], *, thoughts: bool) -> list[JsonObject]:
     if refusal := message.get("refusal"):
         found.append({"text": refusal})
     found += [part for image in message.get("images") or () if (part := _image(image)) is not None]
+    sign(found, message)
+    return found + [_call(call) for call in message.get("tool_calls") or ()]
+
+
+def sign(found: list[JsonObject], message: Mapping[str, Any]) -> None:
+    """Put the signature of a message on the last of its parts; a thought is signed by an empty text behind it."""
     if signature := signature_of(message):
         if not found or found[-1].get("thought"):
             found.append({"text": ""})
         found[-1]["thoughtSignature"] = signature
-    return found + [_call(call) for call in message.get("tool_calls") or ()]
 
 
 def finish_reason(choice: Mapping[str, Any], *, refused: bool = False) -> str:
@@ -103,14 +109,6 @@ def logprobs_result(logprobs: Any) -> JsonObject | None:
             {"candidates": [_token(one) for one in entry.get("top_logprobs") or ()]} for entry in entries
         ]
     return found
-
-
-def signature_of(holder: Mapping[str, Any]) -> str | None:
-    """The signature of a thought that a message or a tool call carries."""
-    extra = holder.get("extra_content")
-    google = extra.get("google") if isinstance(extra, dict) else None
-    signature = google.get("thought_signature") if isinstance(google, dict) else None
-    return signature if isinstance(signature, str) and signature else None
 
 
 def arguments_of(function: Mapping[str, Any]) -> JsonObject:

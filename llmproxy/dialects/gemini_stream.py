@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from llmproxy.core.types import JsonObject
-from llmproxy.dialects.canonical import CUT_OFF, Reader, status_of
+from llmproxy.dialects.canonical import CUT_OFF, Reader, error_of, status_of
 from llmproxy.dialects.gemini_reply import (
     error_object,
     finish_reason,
@@ -87,7 +87,7 @@ class _Frames:
 
     def _failed(self, error: Any) -> JsonObject:
         self.ended = True
-        error = error if isinstance(error, dict) else {"message": str(error)}
+        error = error_of(error)
         return error_object(status_of(error), str(error.get("message") or ""))
 
 

@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llmproxy.core.errors import UnsupportedParameter
+from llmproxy.core.errors import InvalidRequest, UnsupportedParameter
 from llmproxy.core.types import JsonObject
 from llmproxy.dialects.base import Translator
 from llmproxy.dialects.extras import plain
 from llmproxy.dialects.gemini_answers import GeminiTranslator, whole_reply
 from llmproxy.dialects.gemini_fields import GEMINI, own_words
 from llmproxy.dialects.gemini_prompt import prompt
+from llmproxy.dialects.openai import name_in
 
 _SETTINGS = {
     "temperature": "temperature",
@@ -119,6 +120,8 @@ def _thinking(effort: Any, model: str, given: JsonObject | None) -> tuple[JsonOb
         return {"thinkingConfig": given}, True
     if effort is None:
         return {}, True
+    if not isinstance(effort, str):
+        raise InvalidRequest("reasoning_effort must be a string", param="reasoning_effort")
     effort = "high" if effort in ("xhigh", "max") else effort
     if effort not in _BUDGETS:
         return {}, False
@@ -193,7 +196,8 @@ def _calling(choice: Any) -> tuple[JsonObject, list[Any] | None]:
     allowed = choice.get("allowed_tools")
     if not isinstance(allowed, dict):
         return {}, None
-    names = [(tool.get("function") or {}).get("name") for tool in allowed.get("tools") or ()]
+    listed = allowed.get("tools")
+    names = [name_in(tool) for tool in listed] if isinstance(listed, list) else []
     if allowed.get("mode") == "required":
         return {"mode": "ANY", "allowedFunctionNames": names}, names
     return {}, names

@@ -6,14 +6,14 @@ of the loading and the sampling of a local Ollama that nobody else has are told 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmproxy.core.errors import InvalidRequest, LlmproxyError
 from llmproxy.core.schema import defect
 from llmproxy.core.types import JsonObject
 from llmproxy.dialects.base import Renderer
-from llmproxy.dialects.canonical import reported_usage
+from llmproxy.dialects.canonical import reported_usage, vectors
 from llmproxy.dialects.ollama_messages import Messages, content_of, images_of
 from llmproxy.dialects.ollama_stream import (
     OllamaRenderer,
@@ -153,7 +153,7 @@ def embed_reply(body: JsonObject, elapsed_ns: int = 0) -> JsonObject:
     """A canonical embeddings reply as that of `/api/embed`."""
     return {
         "model": str(body.get("model") or ""),
-        "embeddings": _vectors(body),
+        "embeddings": vectors(body),
         "total_duration": elapsed_ns,
         "load_duration": 0,
         "prompt_eval_count": reported_usage(body.get("usage"))[0],
@@ -162,19 +162,13 @@ def embed_reply(body: JsonObject, elapsed_ns: int = 0) -> JsonObject:
 
 def embeddings_reply(body: JsonObject) -> JsonObject:
     """A canonical embeddings reply as that of the older `/api/embeddings`, which has one vector."""
-    vectors = _vectors(body)
-    return {"embedding": vectors[0] if vectors else []}
+    return {"embedding": next(iter(vectors(body)), [])}
 
 
 def error_body(error: LlmproxyError) -> JsonObject:
     """`{"error": sentence}`, which names the field that is wrong."""
     told = error.message
     return {"error": f"{error.param}: {told}" if error.param and error.param not in told else told}
-
-
-def _vectors(body: JsonObject) -> list[Any]:
-    data: Sequence[JsonObject] = sorted(body.get("data") or (), key=lambda entry: entry.get("index") or 0)
-    return [entry.get("embedding") for entry in data]
 
 
 def _loaded(body: JsonObject, now_s: int, told: JsonObject) -> JsonObject:

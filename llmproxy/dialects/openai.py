@@ -198,7 +198,7 @@ def _forced_tools(body: JsonObject) -> dict[str, Any] | None:
         if allowed.get("mode") != "required":
             return None
         listed = allowed.get("tools")
-        wanted = [_name_in(tool) for tool in listed] if isinstance(listed, list) else []
+        wanted = [name_in(tool) for tool in listed] if isinstance(listed, list) else []
     else:
         raise InvalidRequest("tool_choice must be none, auto, required, or name a function", param="tool_choice")
     if not wanted or any(not isinstance(name, str) or name not in offered for name in wanted):
@@ -209,7 +209,8 @@ def _forced_tools(body: JsonObject) -> dict[str, Any] | None:
     return {name: offered[name] for name in wanted}
 
 
-def _name_in(tool: Any) -> Any:
+def name_in(tool: Any) -> Any:
+    """The name of the function that a tool, or the choice of one, is about; None where there is none."""
     function = tool.get("function") if isinstance(tool, dict) else None
     return function.get("name") if isinstance(function, dict) else None
 

@@ -14,10 +14,9 @@ from typing import Any
 from llmproxy.core.errors import RefusalKind
 from llmproxy.core.types import Reading, Unit
 from llmproxy.dialects.ratelimits import read_headers
-from llmproxy.dialects.waits import parse_wait_s, until_midnight_s, until_next_month_s
+from llmproxy.dialects.waits import PERIODS_S, parse_wait_s, until_midnight_s, until_next_month_s
 
 _DAY_S, _MINUTE_S = 86_400.0, 60.0
-_PERIODS = {"second": 1.0, "minute": _MINUTE_S, "hour": 3_600.0, "day": _DAY_S, "month": 2_678_400.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ def _groq(refusal: Refusal) -> News | None:
     if refusal.status == 413 or asked > limit:
         return News("too_large", None, (Reading(unit, None, limit, kind="request"),))
     used = float(match["used"]) if match["used"] else limit
-    seconds = _PERIODS[match["period"].lower()]
+    seconds = PERIODS_S[match["period"].lower()]
     return News("rate_limit", None, (Reading(unit, seconds, limit, max(0.0, limit - used)),))
 
 
@@ -114,7 +113,7 @@ def _cerebras(refusal: Refusal) -> News | None:
     unit: Unit = "requests" if refusal.code.startswith("request") else "tokens"
     if period is None:
         return News("rate_limit")
-    return News("rate_limit", None, (Reading(unit, _PERIODS[period[1]], None, 0.0, _stated(refusal)),))
+    return News("rate_limit", None, (Reading(unit, PERIODS_S[period[1]], None, 0.0, _stated(refusal)),))
 
 
 def _openrouter(refusal: Refusal) -> News | None:
@@ -156,7 +155,7 @@ def _cohere(refusal: Refusal) -> News | None:
     match = re.search(r"limited to (\d+) API calls / (minute|month)", refusal.text)
     if match is None:
         return None
-    seconds, limit = _PERIODS[match[2]], float(match[1])
+    seconds, limit = PERIODS_S[match[2]], float(match[1])
     if match[2] == "minute":
         # The minute rolls: when the first call may be made is known only to who knows when the others were.
         return News("rate_limit", None, (Reading("requests", seconds, limit, 0.0),))
@@ -220,7 +219,7 @@ def _in_words(refusal: Refusal) -> News | None:
     if refusal.status != 429 or match is None:
         return None
     unit: Unit = "tokens" if match[1].lower().startswith("token") else "requests"
-    return News("rate_limit", None, (Reading(unit, _PERIODS[match[2].lower()], None, 0.0, _stated(refusal)),))
+    return News("rate_limit", None, (Reading(unit, PERIODS_S[match[2].lower()], None, 0.0, _stated(refusal)),))
 
 
 def _stated(refusal: Refusal) -> float | None:

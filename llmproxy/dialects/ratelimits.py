@@ -11,9 +11,8 @@ import re
 from collections.abc import Mapping
 
 from llmproxy.core.types import Reading, Unit
-from llmproxy.dialects.waits import number, parse_wait_s
+from llmproxy.dialects.waits import PERIODS_S, number, parse_wait_s
 
-_PERIODS = {"second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "month": 2_678_400.0}
 _UNITS: dict[str, Unit] = {
     "requests": "requests",
     "req": "requests",
@@ -27,13 +26,13 @@ _UNITS: dict[str, Unit] = {
 }
 _NAMES = "|".join(sorted(_UNITS, key=len, reverse=True))
 _PLAIN = re.compile(
-    rf"x-ratelimit-(?P<what>limit|remaining|reset)(?:-(?P<unit>{_NAMES}))?(?:-(?P<period>{'|'.join(_PERIODS)}))?"
+    rf"x-ratelimit-(?P<what>limit|remaining|reset)(?:-(?P<unit>{_NAMES}))?(?:-(?P<period>{'|'.join(PERIODS_S)}))?"
 )
 _ANTHROPIC = re.compile(rf"anthropic-ratelimit-(?P<unit>{_NAMES})-(?P<what>limit|remaining|reset)")
 _OTHERS: dict[str, tuple[str, Unit, float]] = {
     "x-trial-endpoint-call-limit": ("limit", "requests", 60.0),
     "x-trial-endpoint-call-remaining": ("remaining", "requests", 60.0),
-    "x-endpoint-monthly-call-limit": ("limit", "requests", _PERIODS["month"]),
+    "x-endpoint-monthly-call-limit": ("limit", "requests", PERIODS_S["month"]),
 }
 _POLICY = re.compile(r"q=(\d+).*?w=(\d+)")
 _STATE = re.compile(r"r=(\d+).*?t=(\d+)")
@@ -61,7 +60,7 @@ def read_headers(
             continue
         unit = _UNITS[match["unit"] or "requests"]
         period = match.groupdict().get("period")
-        key = unit, _PERIODS[period] if period else (windows or {}).get(unit)
+        key = unit, PERIODS_S[period] if period else (windows or {}).get(unit)
         value = parse_wait_s(text, now=now) if match["what"] == "reset" else number(text)
         if value is not None:
             found.setdefault(key, {})[match["what"]] = value
@@ -91,4 +90,4 @@ def read_quota(body: object) -> tuple[Reading, ...]:
     limit, remaining = (number(str(daily.get(name, ""))) for name in ("limit", "remaining"))
     if limit is None or remaining is None or limit < 0:
         return ()
-    return (Reading("requests", _PERIODS["day"], limit, max(0.0, remaining)),)
+    return (Reading("requests", PERIODS_S["day"], limit, max(0.0, remaining)),)

@@ -14,13 +14,11 @@ from llmproxy.core.errors import InvalidRequest, LlmproxyError
 from llmproxy.core.schema import defect
 from llmproxy.core.types import JsonObject
 from llmproxy.dialects.openai import error_body
-from llmproxy.dialects.responses_history import Stored, continued, nothing_kept, stored, unknown_response
+from llmproxy.dialects.responses_history import unknown_response
 from llmproxy.dialects.responses_items import as_items, messages
 from llmproxy.dialects.responses_output import whole
 from llmproxy.dialects.responses_stream import ResponsesRenderer
 from llmproxy.dialects.responses_tools import read_tools
-
-__all__ = ["Responses", "Stored", "continued", "nothing_kept", "stored"]
 
 _READ = frozenset(
     {

@@ -110,23 +110,20 @@ class _Conversation:
             self._end_turn()
             self._messages.append({"role": role, "content": content_of(item.get("content"), f"{path}.content")})
             return
-        if self._turn is not None and self._turn["content"] is not None and not self._turn.get("tool_calls"):
-            self._end_turn()
-        turn = self._grown()
+        turn = self._next_or_grown()
         # What is said after a call still belongs before its output: there is one message for both.
         turn["content"] = (turn["content"] or "") + _said(item.get("content"), f"{path}.content")
         if isinstance(item.get("extra_content"), dict):
             turn["extra_content"] = item["extra_content"]
 
     def _reasoning(self, item: JsonObject) -> None:
-        parts = item.get("content") or item.get("summary") or ()
-        text = "\n\n".join(str(part.get("text") or "") for part in parts if isinstance(part, dict))
+        parts = item.get("content") or item.get("summary")
+        listed = parts if isinstance(parts, list) else ()
+        text = "\n\n".join(str(part.get("text") or "") for part in listed if isinstance(part, dict))
         signed = unseal(item.get("encrypted_content")).get("thinking_blocks") or []
         if not text and not signed:
             return  # encrypted by somebody else
-        if self._turn is not None and self._turn["content"] is not None and not self._turn.get("tool_calls"):
-            self._end_turn()
-        turn = self._grown()
+        turn = self._next_or_grown()
         if text:
             known = turn.get("reasoning_content")
             turn["reasoning_content"] = f"{known}\n\n{text}" if known else text
@@ -162,6 +159,12 @@ class _Conversation:
         if isinstance(item.get("result"), str):
             url = f"data:image/png;base64,{item['result']}"
             self._messages.append({"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]})
+
+    def _next_or_grown(self) -> JsonObject:
+        """The turn that still grows; a new one where something was said in it and nothing called."""
+        if self._turn is not None and self._turn["content"] is not None and not self._turn.get("tool_calls"):
+            self._end_turn()
+        return self._grown()
 
     def _grown(self) -> JsonObject:
         if self._turn is None:

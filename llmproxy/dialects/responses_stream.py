@@ -6,7 +6,7 @@ import orjson
 
 from llmproxy.core import sse
 from llmproxy.core.types import JsonObject
-from llmproxy.dialects.canonical import CUT_OFF, Reader, only_choice
+from llmproxy.dialects.canonical import CUT_OFF, Reader, error_of, only_choice
 from llmproxy.dialects.responses_output import Output
 
 _LIFE_SIGN = sse.comment("still waiting")
@@ -32,7 +32,7 @@ class ResponsesRenderer:
             if chunk is None:
                 self._out.append(_LIFE_SIGN)
             elif chunk.get("error"):
-                self.response = self._output.fail(_error_of(chunk), self._usage)
+                self.response = self._output.fail(error_of(chunk["error"]), self._usage)
             else:
                 self._chunk(chunk)
         if self._reader.done and self.response is None:
@@ -60,8 +60,3 @@ class ResponsesRenderer:
     def _taken(self) -> bytes:
         out, self._out = b"".join(self._out), []
         return out
-
-
-def _error_of(chunk: JsonObject) -> JsonObject:
-    error = chunk["error"]
-    return error if isinstance(error, dict) else {"message": str(error)}

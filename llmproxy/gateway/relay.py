@@ -23,6 +23,7 @@ import orjson
 from llmproxy.core import sse
 from llmproxy.core.errors import BadReply, Truncated, Unmet
 from llmproxy.core.types import Call, JsonObject, Usage
+from llmproxy.dialects.canonical import reported_usage
 from llmproxy.dialects.refusals import error_in_body
 from llmproxy.gateway import repair
 from llmproxy.gateway.judge import HONEST_ENDS, check_forced, speaks
@@ -121,10 +122,7 @@ class Relay:
 
     def feed(self, data: bytes) -> bytes:
         """What goes to the client now; raises an `AttemptError` when the upstream reports one in its stream."""
-        try:
-            block = self._splitter.feed(data)
-        except sse.EventTooLarge as error:
-            raise BadReply(str(error), outcome="event_too_large") from error
+        block = self._splitter.feed(data)
         if not block:
             return b""
         out = self._events(block)
@@ -532,20 +530,15 @@ def read_usage(body: Any) -> Usage:
     """The OpenAI usage object as a value; missing or odd numbers count as 0."""
     if not isinstance(body, dict):
         return Usage(estimated=True)
-    details = body.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+    prompt, cached, completion, _ = reported_usage(body)
     cost = body.get("cost")
     return Usage(
-        _count(body.get("prompt_tokens")),
-        _count(body.get("completion_tokens")),
-        _count(cached),
+        prompt,
+        completion,
+        cached,
         # OpenRouter's (https://openrouter.ai/docs/use-cases/usage-accounting): USD, of what the account is charged.
         cost_usd=float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None,
     )
-
-
-def _count(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and value > 0 else 0
 
 
 def _inside(text: str) -> bytes:

@@ -28,9 +28,6 @@ from llmproxy.core.types import Unit
 Kind = Literal["sliding", "fixed", "bucket", "once", "concurrent", "request"]
 Period = Literal["second", "minute", "hour", "day", "week", "month"]
 
-UNITS: tuple[Unit, ...] = (
-    "requests", "tokens", "prompt_tokens", "completion_tokens", "audio_seconds", "images", "neurons", "credits", "usd"
-)  # fmt: skip
 SECONDS: dict[Period, float] = {
     "second": 1.0, "minute": 60.0, "hour": 3_600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_678_400.0
 }  # fmt: skip

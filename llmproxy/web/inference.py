@@ -9,12 +9,12 @@ import orjson
 from aiohttp import web
 
 from llmproxy.core.errors import ClientGone, InvalidJson, InvalidRequest, LlmproxyError
-from llmproxy.core.types import Call, JsonObject, trail
+from llmproxy.core.types import Call, JsonObject
 from llmproxy.dialects.base import Renderer
 from llmproxy.dialects.openai import parse_chat, parse_completion, parse_embeddings
 from llmproxy.web.envelope import json_response
 from llmproxy.web.state import SERVICES, TRACE
-from llmproxy.web.streams import StreamClient, answer_headers, degraded_header
+from llmproxy.web.streams import StreamClient, answer_headers
 
 # orjson reads 1024 levels but writes 254: what cannot be sent on is refused at the door.
 _DEEPEST = 200
@@ -38,14 +38,19 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
 async def read_json(request: web.Request) -> JsonObject:
     """The body as a JSON object; raises `InvalidJson` or `InvalidRequest`."""
     raw = await request.read()
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise InvalidJson(f"the body is not JSON: {error}") from error
+    body = decoded(raw)
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
     check_depth(raw, body)
     return body
+
+
+def decoded(raw: bytes) -> Any:
+    """A body as JSON; raises `InvalidJson`."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"the body is not JSON: {error}") from error
 
 
 def check_depth(raw: bytes, body: JsonObject) -> None:
@@ -82,8 +87,7 @@ async def answer(
     if client.response is not None:
         return client.response
     assert found.reply is not None
-    headers = answer_headers(found.candidate.model.name, found.reason, len(found.attempts), trail(found.attempts))
-    headers |= degraded_header(call.unheard, found.reply.headers)
+    headers = answer_headers(found.candidate, found.reason, found.attempts, call.unheard, found.reply.headers)
     body = found.reply.body
     return json_response(reply(body) if reply is not None else body, headers=headers)
 

@@ -48,8 +48,6 @@ async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
         if not response.prepared:
             response.headers.update(id_headers(request, current.id))
         return response
-    except asyncio.CancelledError:
-        raise
     finally:
         services.metrics.in_flight -= 1
         _tell(services, request, current, status, time.perf_counter() - started_s)

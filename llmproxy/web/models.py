@@ -24,7 +24,7 @@ from llmproxy.web.state import SERVICES, TRACE, Services
 
 
 async def list_models(request: web.Request) -> web.Response:
-    """GET /v1/models: concrete models, aliases, and each pool that has a candidate."""
+    """GET /v1/models, /v1beta/models: concrete models, aliases, and each pool that has a candidate."""
     data = entries(request.app[SERVICES])
     match dialect_of(request):
         case AnthropicMessages():
@@ -36,7 +36,7 @@ async def list_models(request: web.Request) -> web.Response:
 
 
 async def show_model(request: web.Request) -> web.Response:
-    """GET /v1/models/{id}; ids hold `/` and `:`."""
+    """GET /v1/models/{id}, /v1beta/models/{id}; ids hold `/` and `:`."""
     entry = entry_of(request.app[SERVICES], request.match_info["id"])
     match dialect_of(request):
         case AnthropicMessages():

@@ -7,10 +7,10 @@ import re
 import orjson
 from aiohttp import web
 
-from llmproxy.core.errors import InvalidJson, InvalidRequest
+from llmproxy.core.errors import InvalidRequest
 from llmproxy.core.types import Call, JsonObject
 from llmproxy.dialects.audio import seconds_of
-from llmproxy.web.inference import answer, check_depth
+from llmproxy.web.inference import answer, check_depth, decoded
 from llmproxy.web.state import TRACE
 
 _MULTIPART_MODEL = re.compile(
@@ -58,10 +58,7 @@ def _split(request: web.Request, raw: bytes) -> tuple[str, tuple[bytes, ...]]:
     """The model that is asked for, and the body cut at its name."""
     outside: str = request.query.get("model") or request.headers.get("x-llmproxy-model") or ""
     if request.content_type == "application/json" and raw:
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise InvalidJson(f"the body is not JSON: {error}") from error
+        body = decoded(raw)
         if isinstance(body, dict) and isinstance(body.get("model"), str):
             check_depth(raw, body)
             return body["model"], around_model(body)

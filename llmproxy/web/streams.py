@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from llmproxy.core.errors import ClientGone
-from llmproxy.core.types import DEGRADED, trail
+from llmproxy.core.types import DEGRADED, Attempt, Candidate, trail
 from llmproxy.dialects.base import Renderer
 from llmproxy.gateway.exchange import Head
 from llmproxy.web.envelope import header_text
@@ -34,9 +34,7 @@ class StreamClient:
         """Send status and headers."""
         headers = id_headers(self._request, self._id)
         if head.candidate is not None:
-            told = trail(head.attempts)
-            headers |= answer_headers(head.candidate.model.name, head.reason, len(head.attempts), told)
-            headers |= degraded_header(self._unheard, head.headers)
+            headers |= answer_headers(head.candidate, head.reason, head.attempts, self._unheard, head.headers)
         headers["Content-Type"] = head.content_type if self._renderer is None else self._renderer.content_type
         if headers["Content-Type"].startswith("text/event-stream"):
             headers["Cache-Control"] = "no-cache"
@@ -73,17 +71,23 @@ class StreamClient:
             self._request.transport.abort()
 
 
-def degraded_header(unheard: tuple[str, ...], headers: Mapping[str, str]) -> dict[str, str]:
-    """The header that names what of the request could not be honoured, by anybody here or by who answered."""
-    told = ", ".join(part for part in (*unheard, headers.get(DEGRADED, "")) if part)
-    return {DEGRADED: header_text(told)} if told else {}
+def answer_headers(
+    candidate: Candidate,
+    reason: str,
+    attempts: tuple[Attempt, ...],
+    unheard: tuple[str, ...],
+    headers: Mapping[str, str],
+) -> dict[str, str]:
+    """Who answered and why, and what of the request could not be honoured.
 
-
-def answer_headers(model: str, reason: str, attempts: int, the_trail: str) -> dict[str, str]:
-    """The headers that tell who answered and why."""
-    return {
-        "x-llmproxy-selected-model": header_text(model),
+    `unheard`: by anybody here; of `headers`, those of the answer, one says what could not be by who gave it.
+    """
+    told = {
+        "x-llmproxy-selected-model": header_text(candidate.model.name),
         "x-llmproxy-route-reason": header_text(reason),
-        "x-llmproxy-attempts": str(attempts),
-        "x-llmproxy-trail": header_text(the_trail),
+        "x-llmproxy-attempts": str(len(attempts)),
+        "x-llmproxy-trail": header_text(trail(attempts)),
     }
+    if lost := ", ".join(part for part in (*unheard, headers.get(DEGRADED, "")) if part):
+        told[DEGRADED] = header_text(lost)
+    return told

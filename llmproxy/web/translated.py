@@ -110,18 +110,6 @@ async def ollama_version(_: web.Request) -> web.Response:
     return json_response(ollama_models.version(__version__))
 
 
-async def gemini_models(request: web.Request) -> web.Response:
-    """GET /v1beta/models."""
-    query = request.query
-    listed = entries(request.app[SERVICES])
-    return json_response(gemini_other.model_list(listed, query.get("pageSize"), query.get("pageToken")))
-
-
-async def gemini_model(request: web.Request) -> web.Response:
-    """GET /v1beta/models/{model}."""
-    return json_response(gemini_other.model_entry(entry_of(request.app[SERVICES], request.match_info["model"])))
-
-
 async def responses(request: web.Request) -> web.StreamResponse:
     """POST /v1/responses."""
     given, kept = await read_json(request), request.app[SERVICES].responses

@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 
 from llmproxy.core.errors import InvalidRequest, LlmproxyError, Refused
-from llmproxy.core.types import Attempt, Call, JsonObject, trail
+from llmproxy.core.types import Attempt, Call, JsonObject
 from llmproxy.dialects.openai import parse_chat
 from llmproxy.web.envelope import json_response, response_of
 from llmproxy.web.inference import read_json
 from llmproxy.web.pictures import part, question, read_crops, read_image, zoomed
 from llmproxy.web.state import SERVICES, TRACE
-from llmproxy.web.streams import StreamClient, answer_headers, degraded_header
+from llmproxy.web.streams import StreamClient, answer_headers
 
 _MOST_SHOWN = 20
 _KEPT_STATUSES = (429, 503)
@@ -80,8 +80,8 @@ async def _asked(request: web.Request, body: JsonObject, parts: list[JsonObject]
         return _failed(error)
     current.answer = found
     assert found.reply is not None
-    headers = answer_headers(found.candidate.model.name, found.reason, len(found.attempts), trail(found.attempts))
-    reply = _Reply(found.reply.body, headers | degraded_header(call.unheard, found.reply.headers))
+    headers = answer_headers(found.candidate, found.reason, found.attempts, call.unheard, found.reply.headers)
+    reply = _Reply(found.reply.body, headers)
     if reply.body["choices"][0].get("finish_reason") == "content_filter":
         return _moderated("the answer was withheld by a content filter", reply.headers)
     return reply

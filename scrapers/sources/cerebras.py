@@ -27,7 +27,7 @@ def parse_limits(raw: bytes) -> list[Evidence]:
     found: list[Evidence] = []
     trial = False
     for table in tables(raw):
-        tier = _tier(table)
+        tier = table.place
         if "free" not in tier or any(word in tier for word in _PAID):
             continue
         trial = trial or "trial" in tier
@@ -57,11 +57,6 @@ def parse_models(raw: bytes) -> list[Evidence]:
     if not found:
         raise NotUnderstood("no table of models with a column Model ID")
     return found
-
-
-def _tier(table: Table) -> str:
-    """What the table is of: the title of its tab, else the heading that it stands under, folded."""
-    return (table.tabs[-1] if table.tabs else table.headings[-1] if table.headings else "").casefold()
 
 
 def _rows(table: Table) -> list[tuple[str, dict[str, float]]]:

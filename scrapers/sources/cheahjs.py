@@ -132,7 +132,7 @@ def _flat(raw: bytes, found: list[Table]) -> list[_Group]:
     """The form of tables with a column of providers; raises `NotUnderstood` when one has no end."""
     groups: list[_Group] = []
     for table in found:
-        titles = [title.casefold() for title in table.header]
+        titles = table.titles
         places = {
             name: next((place for place, title in enumerate(titles) if title in spellings), None)
             for name, spellings in _COLUMNS.items()
@@ -211,7 +211,7 @@ def _add_tables(found: list[Table], groups: list[_Group]) -> None:
     """The tables of models, to the sections that they stand in."""
     sections = {(group.trial, group.name): group for group in groups}
     for table in found:
-        titles = [title.casefold() for title in table.header]
+        titles = table.titles
         if len(table.headings) < 2 or not {"model name", "model limits"} <= set(titles):
             continue
         group = sections.get((_SECTIONS.get(table.headings[-2].casefold(), False), table.headings[-1]))

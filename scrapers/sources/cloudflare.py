@@ -33,7 +33,7 @@ def parse(raw: bytes) -> list[Evidence]:
 
 def _allocation(found: list[tables.Table], raw: bytes) -> list[Evidence]:
     for table in found:
-        titles = [" ".join(title.casefold().split()) for title in table.header]
+        titles = table.titles
         place = next((place for place, title in enumerate(titles) if "free allocation" in title), None)
         for row in table.body if place is not None else ():
             if "free" not in row[0][:_MAX_CELL].casefold().split() or place is None:
@@ -48,7 +48,7 @@ def _allocation(found: list[tables.Table], raw: bytes) -> list[Evidence]:
 
 def _priced(table: tables.Table) -> list[Evidence]:
     """The models of one table of prices; the heading tells whether they chat."""
-    titles = [" ".join(title.casefold().split()) for title in table.header]
+    titles = table.titles
     if titles[:1] != ["model"] or not any("neuron" in title for title in titles):
         return []
     price = next((place for place, title in enumerate(titles) if "price" in title and "token" in title), None)

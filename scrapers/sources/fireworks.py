@@ -33,7 +33,7 @@ def parse(raw: bytes) -> list[Evidence]:
 
 def _limits(found: list[tables.Table]) -> dict[str, Value]:
     for table in found:
-        titles = [" ".join(title.casefold().split()) for title in table.header]
+        titles = table.titles
         place = next((place for place, title in enumerate(titles) if "limit" in title), None)
         if titles[:1] != ["account state"] or place is None:
             continue

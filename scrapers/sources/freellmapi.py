@@ -36,7 +36,7 @@ def parse(raw: bytes) -> list[Evidence]:
 
 def _statements(table: Table) -> Iterator[tuple[str, str]]:
     """(name of a provider, what is said of it), from the table of providers and from that of their terms."""
-    titles = [title.casefold() for title in table.header]
+    titles = table.titles
     if "provider" in titles and "notes" in titles and table.under("terms of service"):
         for row in table.body:
             yield row[titles.index("provider")], row[titles.index("notes")]

@@ -44,7 +44,7 @@ def parse(raw: bytes) -> list[Evidence]:
 
 
 def _tiers(table: tables.Table) -> list[Evidence]:
-    titles = [" ".join(title.casefold().split()) for title in table.header]
+    titles = table.titles
     tier = next((place for place, title in enumerate(titles) if title.endswith("tier")), None)
     what = next((place for place, title in enumerate(titles) if title in ("rate limits", "rate limit", "limits")), None)
     free = next((place for place, title in enumerate(titles) if "free" in title.split()), None)

@@ -15,7 +15,7 @@ _MAX_CELL = 200
 def parse(raw: bytes) -> list[Evidence]:
     """What free users get; the credits of paying accounts are not free."""
     for table in tables.tables(raw):
-        titles = [" ".join(title.casefold().split()) for title in table.header]
+        titles = table.titles
         place = next((place for place, title in enumerate(titles) if title.startswith("monthly credit")), None)
         for row in table.body if place is not None else ():
             account = row[0][:_MAX_CELL].casefold().split()

@@ -27,8 +27,7 @@ def parse(raw: bytes) -> list[Evidence]:
 
 def _is_free(table: Table) -> bool:
     """Whether the tab, else the heading, is that of the free tier alone; `Developer` also heads a column of vendors."""
-    tier = (table.tabs[-1] if table.tabs else table.headings[-1] if table.headings else "").casefold()
-    return "free" in tier and "developer" not in tier and "enterprise" not in tier
+    return "free" in table.place and "developer" not in table.place and "enterprise" not in table.place
 
 
 def _claims(table: Table) -> list[Evidence]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 
 from llmproxy.core import sse
-from llmproxy.core.errors import AttemptError, InvalidRequest, LlmproxyError
+from llmproxy.core.errors import AttemptError, BadReply, InvalidRequest, LlmproxyError
 from llmproxy.dialects.anthropic import AnthropicMessages, count_tokens
 from llmproxy.dialects.anthropic_upstream import AnthropicUpstream, headers
 from llmproxy.dialects.extras import plain
+from llmproxy.dialects.gemini import Gemini
+from llmproxy.dialects.gemini_upstream import GeminiUpstream
 from llmproxy.dialects.ollama import OllamaChat, OllamaGenerate, embed_request
 from llmproxy.dialects.openai import parse_chat
+from llmproxy.dialects.responses import Responses
 from tests.dialects.odd import spoilt
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -75,7 +79,7 @@ CHAT = {
     "logprobs": True,
 }
 GENERATE = {"model": "m", "prompt": "p", "system": "s", "images": ["AA"], "format": "json", "options": {"top_k": 1}}
-CANONICAL = {
+CANONICAL: dict[str, Any] = {
     "messages": [
         {"role": "system", "content": [{**TEXT, **CACHE}]},
         {
@@ -128,6 +132,90 @@ MESSAGE = {
     "stop_details": {"explanation": "x"},
     "usage": {"input_tokens": 1, "output_tokens": 2, "output_tokens_details": {"thinking_tokens": 1}},
 }
+CONTENTS = {
+    "contents": [
+        {
+            "role": "user",
+            "parts": [
+                {"text": "a"},
+                {"inlineData": {"mimeType": "image/png", "data": "AAAA"}},
+                {"fileData": {"fileUri": "https://x.test/a.png", "mimeType": "image/png"}},
+            ],
+        },
+        {
+            "role": "model",
+            "parts": [
+                {"text": "t", "thought": True},
+                {"functionCall": {"name": "f", "args": {"a": 1}}, "thoughtSignature": "c2ln"},
+            ],
+        },
+        {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"output": "x"}}}]},
+    ],
+    "systemInstruction": {"parts": [{"text": "s"}]},
+    "tools": [{"functionDeclarations": [{"name": "f", "parameters": {"type": "OBJECT", "properties": {}}}]}],
+    "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}},
+    "generationConfig": {
+        "temperature": 1,
+        "maxOutputTokens": 5,
+        "stopSequences": ["x"],
+        "responseMimeType": "application/json",
+        "responseSchema": {"type": "OBJECT", "nullable": True, "properties": {"a": {"type": "STRING"}}},
+        "thinkingConfig": {"includeThoughts": True, "thinkingBudget": 100},
+    },
+}
+ITEMS = {
+    "model": "m",
+    "input": [
+        {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "a"},
+                {"type": "input_image", "image_url": "https://x.test"},
+                {"type": "input_file", "file_data": "data:text/plain;base64,aGk=", "filename": "f"},
+            ],
+        },
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}], "encrypted_content": "y"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
+        {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "x"},
+    ],
+    "instructions": "i",
+    "tools": [
+        {"type": "function", "name": "f", "parameters": {"type": "object"}},
+        {"type": "namespace", "name": "n", "tools": [{"type": "custom", "name": "g", "format": {"type": "grammar"}}]},
+    ],
+    "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]},
+    "text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}, "verbosity": "low"},
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "max_output_tokens": 5,
+    "include": ["message.output_text.logprobs"],
+    "top_logprobs": 2,
+}
+TOKEN = {"token": "a", "logProbability": -1}
+CANDIDATES = {
+    "responseId": "r",
+    "candidates": [
+        {
+            "index": 0,
+            "content": {
+                "role": "model",
+                "parts": [
+                    {"text": "a", "thought": True},
+                    {"text": "b", "thoughtSignature": "c2ln"},
+                    {"functionCall": {"id": "1", "name": "f", "args": {"a": 1}}},
+                    {"inlineData": {"mimeType": "image/png", "data": "AA"}},
+                    {"executableCode": {"language": "PYTHON", "code": "x"}},
+                    {"codeExecutionResult": {"output": "y"}},
+                ],
+            },
+            "finishReason": "STOP",
+            "logprobsResult": {"chosenCandidates": [TOKEN], "topCandidates": [{"candidates": [TOKEN]}]},
+        }
+    ],
+    "promptFeedback": {"blockReason": "x"},
+    "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 2},
+}
 MODELS = ["claude-3-5-sonnet-20241022", "claude-haiku-4-5", "claude-opus-4-7", "claude-opus-5-5"]
 
 
@@ -148,13 +236,20 @@ def _asked_of(canonical: dict[str, Any], model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "dialect", [AnthropicMessages(), OllamaChat(), OllamaGenerate()], ids=lambda one: type(one).__name__
+    ("dialect", "whole"),
+    [
+        (AnthropicMessages(), MESSAGES),
+        (OllamaChat(), CHAT),
+        (OllamaGenerate(), GENERATE),
+        (Gemini("m"), CONTENTS),
+        (Responses("r"), ITEMS),
+    ],
+    ids=lambda one: type(one).__name__,
 )
-def test_requests(dialect: Any) -> None:
+def test_requests(dialect: Any, whole: dict[str, Any]) -> None:
     """A client's body becomes a canonical one that can be parsed, or is refused with the path of a field."""
-    whole: Mapping[str, Any] = {"AnthropicMessages": MESSAGES, "OllamaChat": CHAT, "OllamaGenerate": GENERATE}
-    parse_chat(dialect.request(whole[type(dialect).__name__], {}), "c")
-    for body in spoilt(whole[type(dialect).__name__]):
+    parse_chat(dialect.request(whole, {}), "c")
+    for body in spoilt(whole):
         error = _refusal(lambda body=body: parse_chat(dialect.request(body, {}), "c"))
         assert error is None or error.param, body
 
@@ -180,6 +275,20 @@ def test_canonical_requests(model: str) -> None:
             continue
 
 
+def test_canonical_requests_for_gemini() -> None:
+    """An odd canonical body is asked of Gemini, or refused."""
+    whole = copy.deepcopy(CANONICAL)
+    whole["tools"].pop()  # it takes neither tools of others nor files that others keep
+    whole["messages"][1]["content"].pop()
+    GeminiUpstream().request(parse_chat(whole, "c").body, "gemini-3-pro", stream=False)
+    for body in spoilt(whole):
+        try:
+            made, _ = GeminiUpstream().request(parse_chat(body, "c").body, "gemini-3-pro", stream=False)
+        except LlmproxyError:
+            continue
+        assert orjson.loads(orjson.dumps(made)) == made
+
+
 def test_other_requests_of_ollama() -> None:
     """Nothing odd makes the smaller functions fall over."""
     for body in spoilt(CHAT):
@@ -190,13 +299,39 @@ def test_other_requests_of_ollama() -> None:
         assert error is None or error.param in ("input", "prompt")
 
 
-def test_replies() -> None:
+@pytest.mark.parametrize(
+    ("upstream", "client", "whole"),
+    [(AnthropicUpstream(), AnthropicMessages(), MESSAGE), (GeminiUpstream(), Gemini(), CANDIDATES)],
+    ids=["anthropic", "gemini"],
+)
+def test_replies(upstream: Any, client: Any, whole: dict[str, Any]) -> None:
     """An odd reply is read, or is a failure of the candidate."""
-    for body in spoilt(MESSAGE):
+    client.reply(upstream.reply(whole, "m"))
+    for body in spoilt(whole):
         try:
-            AnthropicMessages().reply(AnthropicUpstream().reply(body, "m"))
+            canonical = upstream.reply(body, "m")
         except AttemptError:
             continue
+        client.reply(canonical)
+
+
+def test_events_of_gemini() -> None:
+    """An odd event of a Gemini stream is read, or is a failure of the candidate."""
+    for odd in spoilt([CANDIDATES]):
+        translator, renderer = GeminiUpstream().translator("m"), Gemini(stream=True).renderer({})
+        try:
+            out = translator.feed(b"".join(sse.event(orjson.dumps(event)) for event in odd)) + translator.finish()
+        except AttemptError:
+            continue
+        assert renderer.feed(out) + renderer.finish()
+
+
+@pytest.mark.parametrize("upstream", [AnthropicUpstream(), GeminiUpstream()], ids=lambda one: type(one).__name__)
+def test_events_without_an_end(upstream: Any) -> None:
+    """An event that grows over all bounds is a failure of the candidate, and is not kept."""
+    with pytest.raises(BadReply) as caught:
+        upstream.translator("m").feed(b"data: " + b"x" * (17 << 20))
+    assert caught.value.outcome == "event_too_large"
 
 
 def test_streams() -> None:

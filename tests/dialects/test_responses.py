@@ -11,7 +11,8 @@ from openai.types.responses import Response
 
 from llmproxy.core.errors import InvalidRequest, QuotaExhausted
 from llmproxy.dialects.openai import error_body, parse_chat
-from llmproxy.dialects.responses import Responses, Stored, continued, stored
+from llmproxy.dialects.responses import Responses
+from llmproxy.dialects.responses_history import Stored, continued, stored
 from tests.core.properties import quick
 from tests.dialects.talk import PIXEL, WEATHER, Json, answers, call, reply
 

@@ -42,6 +42,7 @@ def test_a_table_of_html() -> None:
     assert table.rows == [["Model", "RPM"], ["a-1", "30"]]
     assert (table.header, table.body, table.head) == (["Model", "RPM"], [["a-1", "30"]], 1)
     assert (table.headings, table.caption, table.links) == (("Docs", "Limits"), "Free & easy", [[], ["/m/a"]])
+    assert (table.titles, table.place) == (["model", "rpm"], "limits")
     assert table.column("rpm") == 1
     assert table.column("id", "MODEL") == 0
     assert table.column("TPM") is None
@@ -133,6 +134,9 @@ def test_details_are_tabs_by_their_own_summary() -> None:
     page = f"<details><details><summary>Inner <b>one</b></summary>{table}</details></details>"
     assert only(html(page)).tabs == ("", "Inner one")
     assert only(b"<details>\n<summary>Free</summary>\n\n| M |\n| - |\n| a |\n\n</details>\n").tabs == ("Free",)
+    assert (
+        only(b"# Limits\n\n<details>\n<summary>Free</summary>\n\n| M |\n| - |\n| a |\n\n</details>\n").place == "free"
+    )
 
 
 def test_a_tag_that_closes_itself_holds_nothing() -> None:
