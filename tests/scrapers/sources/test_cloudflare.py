@@ -9,6 +9,7 @@ import pytest
 
 from scrapers.base import Evidence, NotUnderstood
 from scrapers.sources.cloudflare import SOURCE
+from tests.scrapers.sources.damage import of_cut_pages
 
 RAW = (Path(__file__).parents[2] / "data/scrape/cloudflare/pricing.md").read_bytes()
 WHOLE: dict[tuple[str, str], Any] = {
@@ -68,11 +69,7 @@ def test_another_order_of_columns() -> None:
 
 def test_a_truncated_page() -> None:
     """Cut anywhere, the page gives a part of its facts; a last id or number may be cut as well."""
-    for end in range(0, len(RAW), 61):
-        try:
-            part = told(RAW[:end])
-        except NotUnderstood:
-            continue
+    for part in of_cut_pages(told, RAW, 61):
         new = {model for model, _ in part} - {model for model, _ in WHOLE}
         assert len(new) <= 1
         assert sum(WHOLE.get(key, value) != value for key, value in part.items()) <= 1

@@ -9,6 +9,7 @@ import pytest
 
 from scrapers.base import Evidence, NotUnderstood
 from scrapers.sources.github_models import SOURCE
+from tests.scrapers.sources.damage import of_cut_pages
 
 RAW = (Path(__file__).parents[2] / "data/scrape/github_models/limits.md").read_bytes()
 
@@ -105,11 +106,7 @@ def test_other_news_is_no_end(sentence: str) -> None:
 
 def test_a_truncated_page() -> None:
     """Cut anywhere, the page says nothing that the whole page does not say."""
-    for end in range(0, len(RAW), 101):
-        try:
-            part = told(SOURCE.read(RAW[:end], seen_at_s=0))
-        except NotUnderstood:
-            continue
+    for part in of_cut_pages(lambda raw: told(SOURCE.read(raw, seen_at_s=0)), RAW, 101):
         assert {name for name, _ in part} <= {name for name, _ in WHOLE}
         assert part.keys() <= WHOLE.keys()
 

@@ -8,6 +8,7 @@ import pytest
 
 from scrapers.base import Evidence, NotUnderstood, Rank, Value
 from scrapers.sources.groq import SOURCES, parse_limits, parse_models
+from tests.scrapers.sources.damage import encoded_otherwise, of_cut_pages
 
 DATA = Path(__file__).parents[2] / "data/scrape/groq"
 LIMITS = (DATA / "rate-limits.md").read_bytes()
@@ -154,18 +155,14 @@ def test_other_pages_are_not_understood(parse: type, page: bytes) -> None:
 def test_a_page_that_was_cut_short_says_nothing_wrong(parse: type, page: bytes) -> None:
     """Wherever the page ends, what is read of it is part of what the whole page says."""
     whole = told(parse(page))
-    for end in range(0, len(page), 7):
-        try:
-            assert told(parse(page[:end])) <= whole
-        except NotUnderstood:
-            continue
+    for part in of_cut_pages(parse, page):
+        assert told(part) <= whole
 
 
 @pytest.mark.parametrize(("parse", "page"), [(parse_limits, LIMITS), (parse_models, MODELS)])
 def test_other_encodings_and_line_ends_read_the_same(parse: type, page: bytes) -> None:
     """UTF-16 with a mark, a mark of UTF-8, and Windows' line ends change nothing."""
-    text = page.decode()
-    for other in (text.encode("utf-16"), b"\xef\xbb\xbf" + page, text.replace("\n", "\r\n").encode()):
+    for other in encoded_otherwise(page):
         assert told(parse(other)) == told(parse(page))
 
 

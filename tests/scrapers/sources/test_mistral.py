@@ -9,6 +9,7 @@ import pytest
 
 from scrapers.base import NotUnderstood
 from scrapers.sources.mistral import SOURCE
+from tests.scrapers.sources.damage import of_cut_pages
 
 PAGES = Path(__file__).parents[2] / "data/scrape/mistral"
 WHOLE = {
@@ -55,11 +56,7 @@ def test_a_free_tier_that_has_ended(news: bytes) -> None:
 def test_a_truncated_page() -> None:
     """Cut anywhere, the page says a part of the same or nothing."""
     raw = (PAGES / "tier.md").read_bytes()
-    for end in range(0, len(raw), 23):
-        try:
-            part = told(raw[:end])
-        except NotUnderstood:
-            continue
+    for part in of_cut_pages(told, raw, 23):
         assert part.items() <= WHOLE.items()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from scrapers.base import Evidence, NotUnderstood, Rank, Value
 from scrapers.sources.sambanova import SOURCE, parse
+from tests.scrapers.sources.damage import encoded_otherwise, of_cut_pages
 
 PAGE = (Path(__file__).parents[2] / "data/scrape/sambanova/rate-limits.md").read_bytes()
 WHOLE = {
@@ -68,17 +69,13 @@ def test_other_pages_are_not_understood(page: bytes) -> None:
 
 def test_a_page_that_was_cut_short_says_nothing_wrong() -> None:
     """Wherever the page ends, what is read of it is part of what the whole page says."""
-    for end in range(0, len(PAGE), 7):
-        try:
-            assert told(parse(PAGE[:end])) <= WHOLE
-        except NotUnderstood:
-            continue
+    for part in of_cut_pages(parse, PAGE):
+        assert told(part) <= WHOLE
 
 
 def test_other_encodings_and_line_ends_read_the_same() -> None:
     """UTF-16 with a mark, a mark of UTF-8, and Windows' line ends change nothing."""
-    text = PAGE.decode()
-    for other in (text.encode("utf-16"), b"\xef\xbb\xbf" + PAGE, text.replace("\n", "\r\n").encode()):
+    for other in encoded_otherwise(PAGE):
         assert told(parse(other)) == WHOLE
 
 
