@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from typing import NamedTuple
 from llmproxy.core.contract import Source
 from llmproxy.core.errors import (
     AttemptError,
+    BadReply,
+    ClientError,
     ClientGone,
     ConnectFailed,
     DeadlineExceeded,
@@ -38,6 +41,8 @@ from llmproxy.routing.book import Book
 from llmproxy.routing.catalog import Catalog
 from llmproxy.routing.health import Health
 from llmproxy.routing.planner import Draw, Moment
+
+_log = logging.getLogger(__name__)
 
 # The share of the deadline that the first of several candidates may use up, so that one failover always fits.
 _FIRST_SHARE = 0.6
@@ -247,8 +252,12 @@ class Dispatcher:
                 self.ledger.cancelled(lease, attempt.relay.heard)
             self._stopped(attempt, exchange)
             raise
-        except AttemptError as error:
-            now = loop.time()
+        except ClientError:  # its client left, or the request cannot be served anywhere
+            if lease is not None:
+                self.ledger.cancelled(lease, attempt.relay.heard)
+            raise
+        except Exception as raised:
+            error, now = _failure(raised, candidate), loop.time()
             if lease is not None:
                 self.ledger.failed(lease, error, attempt.relay.heard)
             made = Attempt(
@@ -262,7 +271,7 @@ class Dispatcher:
             self.health.failed(candidate, error, now, exchange.call)
             self.failures.add(exchange.call, candidate, made, error)
             self._record(exchange, made, candidate)
-            raise
+            raise error from (None if error is raised else raised)
         self.ledger.settle(lease, usage)
         if reply is not None:
             self.ledger.heard(lease, reply.headers)
@@ -285,3 +294,12 @@ class Dispatcher:
     def _record(self, exchange: Exchange, made: Attempt, candidate: Candidate) -> None:
         exchange.attempts.append(made)
         self._metrics.attempt(candidate.model, made.outcome, made.elapsed_s)
+
+
+def _failure(raised: Exception, candidate: Candidate) -> AttemptError:
+    """What a source raises on purpose; anything else is a fault of ours, which costs the candidate its turn and not the
+    client its answer."""
+    if isinstance(raised, AttemptError):
+        return raised
+    _log.error("an answer of %s could not be read", candidate.key, exc_info=raised)
+    return BadReply(f"its answer could not be read: {type(raised).__name__}", outcome="internal_error")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy.core.errors import QuotaExhausted, Refused, SameRefusal
+from llmproxy.core.errors import ClientGone, QuotaExhausted, Refused, SameRefusal
 from llmproxy.core.types import Candidate, Model, Reading
 from llmproxy.gateway.ledger import Ledger
 from llmproxy.routing.book import Book
@@ -103,6 +103,21 @@ async def test_one_at_a_time() -> None:
     await asyncio.gather(task, return_exceptions=True)
     await made.ask()
     assert made.source.asked[2:] == ["a", "a"]
+
+
+async def test_a_client_that_is_gone_leaves_nothing_on_its_way() -> None:
+    """A connection that breaks while something is written ends the call, and its candidate is free again."""
+    made, _ = world({"a": says("one", "two"), "b": says("yes")}, {"a": (ONE_AT_A_TIME,)})
+
+    class Gone(Sink):
+        async def write(self, data: bytes) -> None:
+            raise ClientGone("the client closed the connection")
+
+    for _ in range(2):
+        with pytest.raises(ClientGone):
+            await made.ask(sink=Gone())
+    await made.ask()
+    assert made.source.asked == ["a", "a", "a"]
 
 
 async def test_tokens_are_settled_with_the_real_usage() -> None:

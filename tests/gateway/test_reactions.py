@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -99,6 +100,20 @@ async def test_a_model_that_never_delivers_loses_its_place(stream: bool) -> None
     assert source.asked == ["prose", "writes"] * 3 + ["writes"]
     await world.ask(stream=stream)
     assert source.asked[-1] == "prose"
+
+
+@both_ways
+async def test_a_fault_of_ours_costs_a_candidate_its_turn(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """An error that nobody foresaw is logged, the next candidate answers, and nothing stays on its way."""
+    source = Source({"a": [0.0, TypeError("no such thing")], "b": says("yes")})
+    world = World(source)
+    with caplog.at_level(logging.ERROR):
+        answer, sink = await world.ask(stream=stream)
+    assert answer.candidate.model.id == "b"
+    assert [made.outcome for made in answer.attempts] == ["internal_error", "ok"]
+    assert "no such thing" in caplog.text
+    if stream:
+        assert sink.text == "yes"
 
 
 async def test_failures_can_be_seen() -> None:
