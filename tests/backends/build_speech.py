@@ -1,12 +1,15 @@
-"""A small Whisper with random weights, built from its configuration with a tokenizer trained on the spot."""
+"""A small Whisper with random weights, built from its configuration with a tokenizer trained on the spot, and something
+to hear for it."""
 
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -18,6 +21,8 @@ from transformers import (
     WhisperTokenizer,
 )
 
+from backends.base import Cancel, SpeechHandler, SpeechRequest, Transcript
+
 CORPUS = (
     " The quick brown fox jumps over the lazy dog. What is the weather in Paris?",
     " Der schnelle braune Fuchs springt. Wie ist das Wetter?",
@@ -26,6 +31,8 @@ CORPUS = (
 LANGUAGES = ("en", "de", "ja")
 MOST_POSITIONS = 64
 END = "<|endoftext|>"
+RATE = 16_000
+GREEDY = 1e-6  # a temperature that is asked for is the only one, and this one leaves one token
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +65,12 @@ def build_tokenizer(*, multilingual: bool) -> WhisperTokenizer:
         CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
     )
     trained = json.loads(backend.to_str())["model"]
-    tokenizer = WhisperTokenizer(vocab=trained["vocab"], merges=[tuple(merge) for merge in trained["merges"]])
-    tokenizer.add_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in special_tokens(multilingual=multilingual)]
-    )
+    special = special_tokens(multilingual=multilingual)
+    vocabulary: dict[str, int] = trained["vocab"]
+    if multilingual:  # those have an empty token, by which CTranslate2 knows them
+        vocabulary[""] = len(vocabulary)
+    tokenizer = WhisperTokenizer(vocab=vocabulary, merges=[tuple(merge) for merge in trained["merges"]])
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     times = [AddedToken(f"<|{place * 0.02:.2f}|>", special=False, normalized=False) for place in range(1501)]
     tokenizer.add_tokens(times)
     return tokenizer
@@ -137,3 +146,22 @@ def _shape(model: WhisperForConditionalGeneration, kind: Kind, tokenizer: Whispe
     vectors[tokenizer.convert_tokens_to_ids("<|0.00|>") :] -= 8 * towards
     if kind.favours is not None:
         vectors[tokenizer.convert_tokens_to_ids(kind.favours)] = 40 * towards
+
+
+def sound(seconds: float) -> np.ndarray:
+    """Noise over a tone, with silence in each third second."""
+    times = np.arange(int(seconds * RATE)) / RATE
+    noise = np.random.default_rng(0).normal(0, 0.05, len(times))
+    return ((noise + 0.2 * np.sin(2 * np.pi * 300 * times)) * (times % 3 < 2)).astype(np.float32)
+
+
+def heard(
+    model: SpeechHandler, seconds: float = 4.0, request: SpeechRequest | None = None, cancel: Cancel | None = None
+) -> Transcript:
+    """What a model makes of `sound`."""
+    return model.transcribe(sound(seconds), request or SpeechRequest(), cancel or threading.Event())
+
+
+def asking(*timestamps: str, **fields: object) -> SpeechRequest:
+    """A request for these times, decoded greedily."""
+    return SpeechRequest(**{"temperature": GREEDY, "timestamps": frozenset(timestamps), **fields})  # type: ignore[arg-type]
