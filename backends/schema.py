@@ -13,7 +13,7 @@ before, because grammar compilers differ from validators there. Where it is narr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 from urllib.parse import unquote
@@ -53,6 +53,12 @@ _ANY_VALUE: Node = {
         {"type": "object", "additionalProperties": ANY},
     ]
 }
+
+
+def implied_types(schema: JsonObject) -> list[str]:
+    """The types that a schema is about by its keywords."""
+    said = {word for word in schema if word != "format" or str(schema[word]) in PATTERNS}
+    return [kind for kind, keywords in _KEYWORDS.items() if said & keywords]
 
 
 class Definitions:
@@ -168,7 +174,7 @@ class _Reader:
     def _typed(self, schema: JsonObject) -> list[Node]:
         """What the schema says by `type` and by the keywords that belong to one: no node, or one."""
         given = schema.get("type")
-        implied = [kind for kind, keywords in _KEYWORDS.items() if self._says(schema, keywords)]
+        implied = implied_types(schema)
         if given is None and not implied:
             return []
         kinds = _TYPES if given is None else [given] if isinstance(given, str) else given
@@ -181,10 +187,6 @@ class _Reader:
         }
         node = any_of([makers[kind](schema) if kind in makers else {"type": kind} for kind in kinds])
         return [{**node, "implied": implied} if given is None else node]
-
-    @staticmethod
-    def _says(schema: JsonObject, keywords: Iterable[str]) -> bool:
-        return any(word in schema and (word != "format" or schema[word] in PATTERNS) for word in keywords)
 
     def _object(self, schema: JsonObject) -> Node:
         node: Node = {"type": "object"}

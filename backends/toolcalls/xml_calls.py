@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from backends.toolcalls.calls import Found, Reader, ToolCall, closing
+from backends.toolcalls.kinds import Kinds, Parameters
 from llmproxy.core.text import overlap
 from llmproxy.core.types import JsonObject
 
@@ -20,10 +21,20 @@ _CALL, _CALL_END, _FUNCTION, _FUNCTION_END = "<tool_call>", "</tool_call>", "<fu
 _PARAMETER_END = "</parameter>"
 _SPACE = " \t\r\n"
 _HEAD = re.compile(r"<function=([^<>\n]+)>")
+_NAME = re.compile(r"<parameter=([^<>\n]+)>")
 # A parameter ends where another one or the call's end follows: texts that hold such a tag themselves are kept whole.
-_PARAMETER = re.compile(
-    r"<parameter=([^<>\n]+)>(.*?)(?:</parameter>\s*(?=<parameter=|\Z)|(?=\n<parameter=)|\Z)\s*", re.DOTALL
-)
+_AFTER = r"(?:</parameter>\s*(?=<parameter=|\Z)|(?=\n<parameter=)|\Z)\s*"
+_TEXT = re.compile(rf"(.*?){_AFTER}", re.DOTALL)
+# Tags in the strings of an object or a list are no tags.
+_NESTING = frozenset({"object", "array"})
+_OPENING = re.compile(r"\s*[\[{]")
+_NESTED = re.compile(rf'(\s*[\[{{](?:(?>"(?:[^"\\]|\\.)*")|[^"])*?){_AFTER}', re.DOTALL)
+
+_NOTHING = object()
+
+
+class _Unfinished(Exception):
+    """An object or a list goes on after the tag that was taken for the call's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,70 +80,100 @@ class XmlReader:
         return used
 
     def _end(self, held: str, *, last: bool) -> int | None:
-        """The place after the closing tag; one that follows no other tag belongs to a value."""
+        """The place after the closing tag; one that follows no other tag belongs to a value, and so does one inside of
+        an object or a list, unless it is never closed."""
         while (place := held.find(self._close, self._at)) >= 0:
-            if _is_closed(held[:place]):
-                return place + len(self._close)
+            end = place + len(self._close)
+            if _is_closed(held[:place]) and self._is_whole(held[:end]):
+                return end
             self._at = place + 1
         self._at = max(self._at, len(held) - len(self._close) + 1)
-        return len(held) if last and _is_closed(_without(held, self._close)) else None
+        return self._last_end(held) if last else None
 
-    def _call(self, text: str) -> ToolCall | None:
+    def _last_end(self, held: str) -> int | None:
+        """The place after a closing tag, or after the beginning of one, when no more text comes."""
+        place = held.find(self._close)
+        while place >= 0 and not _is_closed(held[:place]):
+            place = held.find(self._close, place + 1)
+        if place >= 0:
+            return place + len(self._close)
+        return len(held) if _is_closed(_without(held, self._close)) else None
+
+    def _is_whole(self, held: str) -> bool:
+        try:
+            self._call(held[held.index(_FUNCTION) :], whole=True)
+        except _Unfinished:
+            return False
+        return True
+
+    def _call(self, text: str, *, whole: bool = False) -> ToolCall | None:
+        """The call that `text` is, None for what is none.
+
+        Raises `_Unfinished`, but only with `whole`, where an object or a list does not end.
+        """
         head = _HEAD.match(text)
         if head is None:
             return None
         name = head[1].strip()
         body = _without(_without(text[head.end() :], _CALL_END), _FUNCTION_END).lstrip()
-        properties = _properties(self._tools, name)
+        parameters = Parameters(_schema(self._tools, name))
         arguments: JsonObject = {}
         place = 0
         while place < len(body):
-            one = _PARAMETER.match(body, place)
-            if one is None:
+            key = _NAME.match(body, place)
+            if key is None:
                 return None
-            key = one[1].strip()
-            arguments[key] = typed(one[2].removeprefix("\n").removesuffix("\n"), properties.get(key))
-            place = one.end()
+            kinds = parameters.kinds(key[1].strip())
+            value = _value(body, key.end(), kinds, whole=whole)
+            arguments[key[1].strip()] = typed(value[1].removeprefix("\n").removesuffix("\n"), kinds)
+            place = value.end()
         return ToolCall(name, orjson.dumps(arguments).decode())
 
 
-def typed(text: str, schema: Any) -> Any:
-    """The value that `text` stands for, as `schema` wants it; the text itself where it is nothing of that kind.
+def typed(text: str, kinds: Kinds | None) -> Any:
+    """The value that `text` stands for; the text itself where it is nothing of these kinds.
 
-    Without a known type, objects and lists are read and everything else is text.
+    Where no kind is known, objects and lists are read and everything else is text.
     """
-    kinds = _kinds(schema)
-    word = text.strip().lower()
-    if "null" in kinds and word in ("null", "none"):
-        return None
-    if "string" in kinds:
-        return text
-    if "boolean" in kinds and word in ("true", "false"):
-        return word == "true"
+    if kinds is not None:
+        word = text.strip().lower()
+        if kinds.texts is not None and text in kinds.texts:
+            return text
+        if "null" in kinds.types and word in ("null", "none"):
+            return None
+        if kinds.texts is None:
+            return text
+        if "boolean" in kinds.types and word in ("true", "false"):
+            return word == "true"
+    value = _loaded(text)
+    return value if value is not _NOTHING and (kinds is not None or isinstance(value, dict | list)) else text
+
+
+def _loaded(text: str) -> Any:
+    """What a JSON text stands for, `_NOTHING` for what is none."""
     try:
-        value = orjson.loads(text)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return text
-    return value if kinds or isinstance(value, dict | list) else text
+        return _NOTHING
 
 
-def _kinds(schema: Any) -> frozenset[str]:
-    """The JSON types that a schema allows, as far as it says so."""
-    if not isinstance(schema, dict):
-        return frozenset()
-    named = schema.get("type")
-    kinds = {named} if isinstance(named, str) else {kind for kind in named or () if isinstance(kind, str)}
-    for word in ("anyOf", "oneOf"):
-        for choice in schema.get(word) or ():
-            kinds |= _kinds(choice)
-    return frozenset(kinds)
+def _value(body: str, place: int, kinds: Kinds | None, *, whole: bool) -> re.Match[str]:
+    """The text of a value from `place` on, with what follows it up to the next parameter."""
+    if kinds is not None and kinds.texts is not None and kinds.types & _NESTING and _OPENING.match(body, place):
+        nested = _NESTED.match(body, place)
+        if nested is not None and _loaded(nested[1]) is not _NOTHING:
+            return nested
+        if whole:
+            raise _Unfinished
+    text = _TEXT.match(body, place)
+    assert text is not None  # it matches whatever is left
+    return text
 
 
-def _properties(tools: Sequence[JsonObject], name: str) -> JsonObject:
+def _schema(tools: Sequence[JsonObject], name: str) -> Any:
+    """The parameters of a tool."""
     functions = (tool.get("function") or {} for tool in tools)
-    schema = next((function.get("parameters") for function in functions if function.get("name") == name), None)
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    return properties if isinstance(properties, dict) else {}
+    return next((function.get("parameters") for function in functions if function.get("name") == name), None)
 
 
 def _is_closed(text: str) -> bool:

@@ -25,6 +25,8 @@ from tests.backends.build import CORPUS
 END, TURN = "<|im_end|>", "<|im_start|>"
 TAGS = ("<tool_call>", "</tool_call>")
 MISTRAL, DEEPSEEK = "[TOOL_CALLS]", ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>")
+VALUE_END = "\n</parameter>\n"  # without it texts of any length would hardly ever end
+XML_PIECES = ("</parameter>", "\n<parameter=", "<function=", "</function>\n")
 CLOSERS = frozenset('"}],')
 PADDING = 13  # logits that stand for no token
 
@@ -44,6 +46,7 @@ def byte_level(tags: str = "plain") -> PreTrainedTokenizerFast:
     if tags != "plain":
         names = (*TAGS, MISTRAL, *DEEPSEEK)
         backend.add_tokens([AddedToken(tag, normalized=False, special=tags == "special") for tag in names])
+        backend.add_tokens([AddedToken(piece, normalized=False) for piece in (VALUE_END, *XML_PIECES)])
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END, clean_up_tokenization_spaces=False)
 
 
@@ -132,7 +135,7 @@ class RandomModel:
         self._ends = ends
         self._bias = torch.zeros(self.vocab_size)
         for text, token in tokenizer.get_vocab().items():
-            if set(text) <= CLOSERS:
+            if set(text) <= CLOSERS or text == VALUE_END:
                 self._bias[token] = closing
 
     @torch.inference_mode()

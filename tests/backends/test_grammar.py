@@ -164,7 +164,7 @@ def test_every_family_is_kept_by_every_tokenizer(family: str, kind: str) -> None
     assert ended(texts) > 0.8
 
 
-@pytest.mark.parametrize("family", ["hermes", "mistral", "deepseek"])
+@pytest.mark.parametrize("family", ["hermes", "qwen_xml", "mistral", "deepseek"])
 @pytest.mark.parametrize("kind", ["byte-level", "byte-level, added tags", "byte-level, special tags"])
 def test_a_call_that_a_model_opens_is_kept(family: str, kind: str) -> None:
     """After free text and an opening tag, a strict tool's call parses and fits, and nothing but calls follows."""

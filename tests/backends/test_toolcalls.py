@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.toolcalls import FAMILIES, Said, ToolCall, ToolCallDelta, ToolCallParser, family_of, markers, parser
+from backends.toolcalls.kinds import Kinds, Parameters
 from backends.toolcalls.xml_calls import typed
 from tests.core.properties import cuts, quick
 
@@ -298,6 +299,91 @@ def test_xml_values(data: st.DataObject, values: list[str]) -> None:
     assert json.loads(call.arguments) == {f"p{place}": value for place, value in enumerate(values)}
 
 
+tagged = st.lists(st.sampled_from(["</parameter>", "\n", "</function>", "</tool_call>", '"', "{"]), max_size=4)
+xml_nested = st.recursive(
+    st.none() | st.booleans() | tagged.map("".join),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "</parameter>"]), inner),
+    max_leaves=6,
+)
+
+
+@quick
+@given(data=st.data(), values=st.lists(st.lists(xml_nested, max_size=3) | st.dictionaries(st.text("ab"), xml_nested)))
+def test_xml_values_that_are_json(data: st.DataObject, values: list[Any]) -> None:
+    """Objects and lists come back whatever tags their strings hold, in any chunking, call after call."""
+    inside = [f"<parameter=p>\n{json.dumps(value, ensure_ascii=False)}\n</parameter>\n" for value in values]
+    text = "\n".join(f"<tool_call>\n<function=f>\n{each}</function>\n</tool_call>" for each in inside)
+    found = read(parser("qwen_xml", [tool("f", p={"type": ["object", "array"]})]), data.draw(cuts(text)))
+    assert [json.loads(call.arguments)["p"] for call in found if isinstance(call, ToolCall)] == values
+    assert len(found) == len(values)
+
+
+def test_json_that_never_ends_does_not_swallow_calls() -> None:
+    """A value that was to be JSON and is not stays text, and the calls after it are calls."""
+    tools = [tool("f", x={"type": "object"})]
+    broken = XML_F.replace("1", '{"a": "b')
+    said = read(parser("qwen_xml", tools), list(f"{broken}\n{broken}\n{XML_F}"))
+    assert said == [ToolCall("f", '{"x":"{\\"a\\": \\"b"}')] * 2 + [ToolCall("f", '{"x":1}')]
+
+
+@pytest.mark.parametrize("value", ["{a", '["', "[1]"])
+def test_a_listed_text_is_no_json(value: str) -> None:
+    """A constant that looks like JSON ends where it ends, as soon as its call is closed."""
+    made = parser("qwen_xml", [tool("f", x={"enum": [value, "b"]})])
+    (call,) = made.feed(XML_F.replace("1", value))
+    assert isinstance(call, ToolCall)
+    assert json.loads(call.arguments) == {"x": value}
+
+
+ARGUMENTS: Any = {
+    "$defs": {"n": {"type": ["integer", "null"]}, "loop": {"anyOf": [{"$ref": "#/$defs/loop"}, {"type": "string"}]}},
+    "allOf": [{"properties": {"all": {"minimum": 1}}}],
+    "anyOf": [{"properties": {"any": {"const": "a"}}}, {"properties": {"any": {"type": "boolean"}}}],
+    "properties": {
+        "ref": {"$ref": "#/$defs/n"},
+        "enum": {"enum": ["auto", 5, [1]]},
+        "both": {"type": ["string", "null"], "allOf": [{"enum": ["a", "b", None, 1]}]},
+        "free": {},
+        "union": {"oneOf": [{"type": "string"}, {"type": "object"}]},
+        "format": {"format": "date"},
+        "loop": {"$ref": "#/$defs/loop"},
+        "far": {"$ref": "https://example.com/a"},
+        "odd": {"type": 5, "enum": 7, "anyOf": "x", "format": ["date"]},
+    },
+    "additionalProperties": {"type": "number"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "types", "texts"),
+    [
+        ("ref", {"number", "null"}, set()),
+        ("enum", {"number", "array"}, {"auto"}),
+        ("both", {"null"}, {"a", "b"}),
+        ("union", {"object"}, None),
+        ("format", set(), None),
+        ("all", {"number"}, set()),
+        ("other", {"number"}, set()),
+    ],
+)
+def test_kinds_of_arguments(name: str, types: set[str], texts: set[str] | None) -> None:
+    """The types of an argument are found behind references, in combined schemas, and for names that are not listed."""
+    expected = Kinds(frozenset(types), None if texts is None else frozenset(texts))
+    assert Parameters(ARGUMENTS).kinds(name) == expected
+
+
+@pytest.mark.parametrize("name", ["free", "loop", "far"])
+def test_kinds_that_are_not_said(name: str) -> None:
+    """Where anything may stand, and where a reference leads nowhere, nothing is known."""
+    assert Parameters(ARGUMENTS).kinds(name) is None
+    assert Parameters("no schema").kinds(name) is None
+
+
+def test_kinds_of_what_is_no_schema() -> None:
+    """A client's tools may hold anything: what cannot be read as a schema says nothing, and harms nothing."""
+    assert Parameters(ARGUMENTS).kinds("odd") == Kinds(frozenset())
+
+
 PIECES = [
     "<tool_call>", "</tool_call>", "<function=f>", "<parameter=x>", "</parameter>", "</function>", "<|python_tag|>",
     "[TOOL_CALLS]", "[ARGS]", BEGIN, END, ONE, ONE_END, SEP, "```json\n", "```", "{", "}", '{"name": "f", ', '"x"', ":",
@@ -390,8 +476,9 @@ def test_a_broken_call_is_not_held_back() -> None:
 )
 def test_types_of_values(text: str, schema: Any, value: object) -> None:
     """A value has the type that its schema asks for where its text can be read so; without a type it is text."""
-    assert typed(text, schema) == value
-    assert type(typed(text, schema)) is type(value)
+    kinds = Parameters(schema).of(schema)
+    assert typed(text, kinds) == value
+    assert type(typed(text, kinds)) is type(value)
 
 
 @pytest.mark.parametrize(
