@@ -7,18 +7,21 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from backends import linear
 from backends.base import Cancel, Rejected, Settings
 from backends.devices import device_of, dtype_of, half_where_fast
-from backends.forward import forward_of
+from backends.forward import Forward, forward_of
 from backends.parameters import Sampling, template_options, with_defaults
+from backends.quantization import load_model
 from backends.reading import Reading
 from backends.reasoning import Reasoning, opened_by, tags_of
 from backends.rows import Decode, Job, Row
 from backends.sampling import Constraint, Sampler
-from backends.structure import MARKERS, Structure, read_structure
+from backends.sight import Sight
+from backends.structure import Structure, read_structure
 from backends.templates import continues, for_template, rendered
 from backends.toolcalls import family_of, markers, parser
 from llmproxy.core.types import JsonObject
@@ -28,22 +31,32 @@ _Prompts = str | list[str] | list[int] | list[list[int]]
 
 
 class Prompt(NamedTuple):
-    """Token ids, and the text that they were made of where a chat template wrote it."""
+    """Token ids as rows have them, the text that they were made of where a chat template wrote it, and its images."""
 
     ids: list[int]
     text: str = ""
+    sight: Sight | None = None
+
+
+class Loaded(NamedTuple):
+    """A model, its tokenizer, and what writes chats by its template: the tokenizer or a processor."""
+
+    model: Any
+    tokenizer: Any
+    writer: Any
 
 
 class ChatModel:
     """A model and its tokenizer. Raises whatever transformers raises when the folder cannot be loaded."""
 
+    shares_batch = True  # so that the worker gives it to the engine
+
     def __init__(self, settings: Settings) -> None:
         device = device_of(settings)
         self.device, kind = str(device), dtype_of(settings, half_where_fast(device))
-        code = settings.trust_remote_code
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(settings.folder, trust_remote_code=code)
-        model: Any = AutoModelForCausalLM.from_pretrained(settings.folder, dtype=kind, trust_remote_code=code)
-        model = model.to(self.device).eval()
+        loaded = self._load(settings, kind)
+        self.tokenizer, self._writer = loaded.tokenizer, loaded.writer
+        model = loaded.model.to(self.device).eval()
         config = model.config.get_text_config()
         window = getattr(config, "max_position_embeddings", None) or 4096
         self.context_tokens: int = min(window, settings.context_tokens or window)
@@ -51,31 +64,51 @@ class ChatModel:
         self._ends = _ends(model.generation_config, self.tokenizer)
         self._defaults = _defaults(model.generation_config)
         self._told_defaults = settings.defaults
-        self.template = _template(self.tokenizer)
+        self.template = _template(self._writer)
         self.tool_family = family_of(self.template) or "hermes"
         self._hidden = _special_ids(self.tokenizer)
         self._marks = {self.tokenizer.convert_tokens_to_ids(mark) for mark in markers(self.tool_family)}
         self._grammars: Any = None
         linear.pack(model)
         self.model = model
-        self.forward = forward_of(model, self.device)
+        self.forward = self._way()
+
+    def _load(self, settings: Settings, dtype: torch.dtype) -> Loaded:
+        """What is in the folder."""
+        code = settings.trust_remote_code
+        tokenizer = AutoTokenizer.from_pretrained(settings.folder, trust_remote_code=code)
+        model = load_model(AutoModelForCausalLM, settings, dtype, trust_remote_code=code)
+        return Loaded(model, tokenizer, tokenizer)
+
+    def _way(self) -> Forward:
+        """How its rows are run."""
+        return forward_of(self.model, self.device)
 
     # -- prompts ------------------------------------------------------------------------------------------------------
 
-    def prompts(self, endpoint: str, body: JsonObject) -> list[Prompt]:
-        """The prompts of a request; each is to be answered. Raises `Rejected`."""
+    def prompts(self, endpoint: str, body: JsonObject, images: Sequence[bytes] = ()) -> list[Prompt]:
+        """The prompts of a request; each is to be answered. Raises `Rejected`.
+
+        `images`, encoded, are those of the messages of a chat, in their order.
+        """
         if endpoint == "chat":
-            return [self._chat_prompt(body)]
+            return [self._chat_prompt(body, images)]
         prompt: _Prompts = body["prompt"]
         many = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
         return [Prompt(self._ids(one)) for one in many]
 
-    def _chat_prompt(self, body: JsonObject) -> Prompt:
+    def _chat_prompt(self, body: JsonObject, images: Sequence[bytes]) -> Prompt:
         """Render messages and tools through the model's chat template."""
+        if images:
+            raise ValueError("images came for a model that reads none")
+        return self._text_prompt(self._written(body, for_template(body["messages"], template=self.template)))
+
+    def _written(self, body: JsonObject, messages: Sequence[JsonObject]) -> str:
         goes_on = continues(body["messages"], body)
-        messages = for_template(body["messages"], template=self.template)
         options = template_options(body, self.template)
-        text = rendered(self.tokenizer, messages, _tools(body), goes_on=goes_on, **options)
+        return rendered(self._writer, messages, _tools(body), goes_on=goes_on, **options)
+
+    def _text_prompt(self, text: str) -> Prompt:
         return Prompt(self.tokenizer(text, add_special_tokens=False).input_ids, text)
 
     def _ids(self, prompt: Any) -> list[int]:
@@ -98,8 +131,11 @@ class ChatModel:
         first_index: int = 0,
         tools: bool = False,
         constraint: Callable[[], Constraint] | None = None,
+        sight: Sight | None = None,
     ) -> Job:
         """The `n` answers to a prompt, numbered from `first_index`; the tokens of tool calls are text where `tools` is.
+
+        `sight` are the images of the prompt.
 
         Raises `Rejected` with `context_length_exceeded` when the prompt leaves no room in the window.
         """
@@ -112,12 +148,13 @@ class ChatModel:
                 code="context_length_exceeded",
                 param="messages",
             )
+        known = prompt if sight is None else sight.read_as(prompt)
         rows = [
             Row(
                 owner,
                 first_index + copy,
                 prompt,
-                Sampler(_reseeded(sampling, copy), self._defaults, self.vocab_size, prompt),
+                Sampler(_reseeded(sampling, copy), self._defaults, self.vocab_size, known),
                 self.decoder(tools=tools),
                 limit_tokens=min(sampling.max_tokens or room, room),
                 ends=self._ends,
@@ -125,6 +162,7 @@ class ChatModel:
                 logprobs=sampling.logprobs is not None,
                 cancel=cancel,
                 constraint=constraint() if constraint is not None else None,
+                sight=sight,
             )
             for copy in range(sampling.n)
         ]
@@ -132,8 +170,6 @@ class ChatModel:
 
     def structure(self, body: JsonObject) -> Structure | None:
         """What a chat request forces its answers to be. Raises `Rejected`."""
-        if self.tool_family not in MARKERS:
-            body = {**body, "tools": None, "tool_choice": None}
         return read_structure(body, self.tool_family)
 
     def constraint(self, structure: Structure) -> Callable[[], Constraint]:
@@ -171,9 +207,9 @@ def _tools(body: JsonObject) -> list[JsonObject]:
     return [] if body.get("tool_choice") == "none" else body.get("tools") or []
 
 
-def _template(tokenizer: Any) -> str:
+def _template(writer: Any) -> str:
     """The chat template; of several, the usual one."""
-    found = tokenizer.chat_template
+    found = writer.chat_template
     return str((found.get("default") if isinstance(found, dict) else found) or "")
 
 

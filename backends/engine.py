@@ -15,14 +15,15 @@ from typing import NamedTuple
 import torch
 
 from backends.base import Rejected
-from backends.forward import Forward, Prefill
+from backends.forward import Forward
 from backends.kvcache import CacheFull
+from backends.pace import Pace
+from backends.prefill import Prefill
 from backends.rows import End, Found, Job, Piece, Row
 from backends.sampling import Drawn
+from backends.watch import Left
 
 _log = logging.getLogger(__name__)
-
-_PACE_WEIGHT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +58,6 @@ class Event(NamedTuple):
     what: Piece | End | Exception
 
 
-class Pace:
-    """How fast answers begin while others wait behind them."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._since: float | None = None
-        self._each_s = 1.0
-
-    def count(self, begun: int, waiting: int) -> None:
-        """So many answers began just now, and so many are left."""
-        now = self._clock()
-        if self._since is not None:
-            self._each_s += _PACE_WEIGHT * ((now - self._since) / begun - self._each_s)
-        self._since = now if waiting else None
-
-    def seconds_for(self, answers: float) -> float:
-        """How long it takes until so many have begun; at least a second."""
-        return max(1.0, self._each_s * answers)
-
-
 class Engine:
     """Answers that wait, prompts that are read in, and rows that are decoded. `step` until it is `idle`."""
 
@@ -108,10 +89,14 @@ class Engine:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue the jobs of one call; raises `QueueFull`, and queues none of them, when too many others wait."""
-        waiting = self.waiting
-        if waiting and waiting + sum(len(job.rows) for job in jobs) > self._limits.waiting:
-            raise QueueFull(waiting, self._pace.seconds_for(waiting / 2))
+        self.check(sum(len(job.rows) for job in jobs))
         self._waiting.extend(jobs)
+
+    def check(self, more: int, *, before: int = 0) -> None:
+        """Raise `QueueFull` when too many wait for so many `more`; `before` of them are still to be submitted."""
+        waiting = self.waiting + before
+        if waiting and waiting + more > self._limits.waiting:
+            raise QueueFull(waiting, self._pace.seconds_for(waiting / 2))
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
@@ -153,7 +138,7 @@ class Engine:
             self._forward.begin(self._prefills[-1])
 
     def _next_group(self) -> list[tuple[Job, Found]]:
-        """What can be read in together; its jobs are still in the queue."""
+        """What can be read in together, a prompt with images alone; its jobs are still in the queue."""
         begun = [*self._rows, *self._reading()]
         lengths = [len(row.ids) + 1 for row in begun]
         chunk, together = self._limits.chunk_tokens, self._forward.batched
@@ -164,7 +149,9 @@ class Engine:
             room = self._room - len(lengths)
             if room <= 0 or (group and not together):
                 break
-            found = self._forward.find(job.ids, self._rows)
+            if group and job.sight is not None:
+                continue
+            found = self._forward.find(job, self._rows)
             unread = len(job.ids) - found.tokens
             if unread > chunk and (reads_long or group):
                 continue  # short prompts may overtake a long one while another long one is read
@@ -177,7 +164,7 @@ class Engine:
                 break
             group.append((job, found))
             lengths += more
-            if unread > chunk:
+            if unread > chunk or job.sight is not None:
                 break
         return group
 
@@ -211,7 +198,10 @@ class Engine:
     def _read(self) -> None:
         """A chunk of the prefill whose turn it is; when it is through, its rows join the others."""
         prefill = self._prefills[0]
-        logits = self._forward.advance(prefill, self._limits.chunk_tokens)
+        try:
+            logits = self._forward.advance(prefill, self._limits.chunk_tokens)
+        except Left:  # the next step drops it
+            return
         if logits is None:
             self._prefills.rotate(-1)
             return

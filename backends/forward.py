@@ -8,58 +8,30 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from backends.kvcache import SlotCache, common_tokens
+from backends.prefill import Prefill
 from backends.prefixes import Prefixes
 from backends.rows import Found, Job, Row
+from backends.sight import Sight
+from backends.solo import SoloForward, has_three_dimensions
+from backends.watch import watching
 
 _log = logging.getLogger(__name__)
 
 # What is kept of sequences that ended: so much, or a quarter of the memory for those that run.
 _PREFIX_BYTES = 1 << 30
-
-
-class Prefill:
-    """Prompts that are read in: several short ones at once, or a long one in chunks."""
-
-    def __init__(self, group: Sequence[tuple[Job, Found]]) -> None:
-        self.jobs, self.found = [job for job, _ in group], [found for _, found in group]
-        self.cache: Any = None
-        self._read = [found.tokens for found in self.found]
-        for job, found in group:
-            for row in job.rows:
-                row.cached_tokens = found.tokens if row.cached_tokens is None else row.cached_tokens
-
-    @property
-    def rows(self) -> list[Row]:
-        """The rows that wait for it."""
-        return [row for job in self.jobs for row in job.rows]
-
-    @property
-    def unread_tokens(self) -> int:
-        """How many tokens of the longest prompt are still to be read."""
-        return max(len(job.ids) - read for job, read in zip(self.jobs, self._read, strict=True))
-
-    def chunk(self, most_tokens: int) -> tuple[list[list[int]], list[list[int]]]:
-        """The next tokens of each prompt and their positions; what is shorter repeats its last token in its place."""
-        size = min(most_tokens, self.unread_tokens)
-        positions = [
-            [min(read + step, len(job.ids) - 1) for step in range(size)]
-            for job, read in zip(self.jobs, self._read, strict=True)
-        ]
-        ids = [[job.ids[place] for place in places] for job, places in zip(self.jobs, positions, strict=True)]
-        return ids, positions
-
-    def advance(self, size: int) -> bool:
-        """`size` more tokens were read; whether that was all."""
-        self._read = [min(read + size, len(job.ids)) for job, read in zip(self.jobs, self._read, strict=True)]
-        return self.unread_tokens == 0
+_NOTHING: Mapping[str, torch.Tensor] = {}
+# What is read at once of the example: so little that it is read in parts.
+_EXAMPLE_TOKENS = 32
+# Of a model that takes other arguments, or another cache: it is run in its own way.
+_MISMATCHES = (TypeError, ValueError, AttributeError, RuntimeError, IndexError, NotImplementedError)
 
 
 class Forward(Protocol):
@@ -67,7 +39,7 @@ class Forward(Protocol):
 
     batched: bool
 
-    def find(self, ids: Sequence[int], live: Sequence[Row]) -> Found: ...
+    def find(self, job: Job, live: Sequence[Row]) -> Found: ...
 
     def fits(self, lengths: Sequence[int]) -> bool: ...
 
@@ -91,14 +63,19 @@ class SlotForward:
 
     def __init__(self, model: Any, device: str, budget_tokens: int | None = None, token_bytes: int = 0) -> None:
         self._model, self._device = model, device
+        self._three_dimensional = has_three_dimensions(model)
         self._budget_tokens, self.token_bytes = budget_tokens, token_bytes
         self.cache = SlotCache(budget_tokens)
         share = _PREFIX_BYTES if budget_tokens is None else budget_tokens * token_bytes // 4
         self._prefix_bytes = min(_PREFIX_BYTES, share)
         self.prefixes = Prefixes(self._prefix_bytes)
 
-    def find(self, ids: Sequence[int], live: Sequence[Row]) -> Found:
-        """What is known of a prompt, from what ended and from the rows that are decoded now; never all of it."""
+    def find(self, job: Job, live: Sequence[Row]) -> Found:
+        """What is known of a prompt, from what ended and from the rows that are decoded now; never all of it.
+
+        Of an image all is known or nothing.
+        """
+        ids = job.ids
         count, known = self.prefixes.find(ids)
         for slot, row in enumerate(live):
             alike = min(common_tokens(row.ids, ids), len(row.ids) - 1)
@@ -106,6 +83,8 @@ class SlotForward:
                 count, known = alike, self.cache.view(slot, alike)
         # The last token is always read: its logits are wanted.
         count = min(count, len(ids) - 1)
+        if job.sight is not None:
+            count = job.sight.outside(count)
         return Found(count, known) if count else Found()
 
     def fits(self, lengths: Sequence[int]) -> bool:
@@ -122,9 +101,16 @@ class SlotForward:
         prefill.found.clear()
 
     def advance(self, prefill: Prefill, most_tokens: int) -> torch.Tensor | None:
-        """Read one chunk; the logits (jobs, vocab) after the last one."""
-        ids, positions = prefill.chunk(most_tokens)
-        logits = self._run(prefill.cache, ids, positions)
+        """Read one chunk; the logits (jobs, vocab) after the last one.
+
+        Raises `Left` when the request of a prompt with images is cancelled meanwhile; nothing was read then.
+        """
+        ids, columns = prefill.chunk(most_tokens)
+        if prefill.sight is None:
+            logits = self._run(prefill.cache, ids, columns)
+        else:
+            with watching(self._model, prefill.cancel):
+                logits = self.see(prefill.cache, prefill.sight, ids[0], columns[0])
         return logits if prefill.advance(len(ids[0])) else None
 
     def join(self, prefill: Prefill, rows: Sequence[Row]) -> None:
@@ -140,7 +126,11 @@ class SlotForward:
 
     def decode(self, rows: Sequence[Row]) -> torch.Tensor:
         """The logits (rows, vocab) after the last token of each row."""
-        return self._run(self.cache, [row.ids[-1:] for row in rows], [[len(row.ids) - 1] for row in rows])
+        columns = [[len(row.ids) - 1] for row in rows]
+        positions = None
+        if self._three_dimensional and any(row.offset for row in rows):
+            positions = torch.tensor([[len(row.ids) - 1 + row.offset] for row in rows], device=self._device)
+        return self._run(self.cache, [row.ids[-1:] for row in rows], columns, positions)
 
     def leave(self, slot: int, rows: Sequence[Row], *, keep: bool) -> None:
         """Take out the row in `slot`; the last of `rows` comes into its place."""
@@ -158,81 +148,61 @@ class SlotForward:
         """Give back the memory of what ended."""
         self.prefixes.clear()
 
-    def _run(self, cache: SlotCache, ids: list[list[int]], positions: list[list[int]]) -> torch.Tensor:
-        width = max(places[-1] for places in positions) + 1
-        place = torch.tensor(positions, device=self._device)
+    def see(self, cache: SlotCache, sight: Sight, ids: Sequence[int], columns: list[int]) -> torch.Tensor:
+        """Read a part of a prompt with images into the first slot; the logits (1, vocab) after its end."""
+        begin, end = columns[0], columns[-1] + 1
+        images = {name: tensor.to(self._device) for name, tensor in sight.inputs_of(begin, end).items()}
+        positions = sight.positions_of(begin, end)
+        if positions is not None:
+            positions = positions.to(self._device)
+        return self._run(cache, [sight.read_as(ids)], [columns], positions, images)
+
+    def _run(
+        self,
+        cache: SlotCache,
+        ids: list[list[int]],
+        columns: list[list[int]],
+        positions: torch.Tensor | None = None,
+        images: Mapping[str, torch.Tensor] = _NOTHING,
+    ) -> torch.Tensor:
+        """`positions` (rows, seq) or (3, rows, seq) are the columns by default; `images` are inputs of the model."""
+        width = max(places[-1] for places in columns) + 1
+        place = torch.tensor(columns, device=self._device)
+        if positions is None:
+            positions = place
+        if self._three_dimensional:
+            positions = positions.expand(3, -1, -1)
         cache.aim(place, width)
         hidden = torch.arange(width, device=self._device) > place[:, None, :, None]
         mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=self._device)
         out = self._model(
             input_ids=torch.tensor(ids, device=self._device),
-            position_ids=place,
+            position_ids=positions,
             attention_mask=mask.masked_fill_(hidden, -torch.inf),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **images,
         )
         logits: torch.Tensor = out.logits[:, -1]
         return logits
 
 
-class SoloForward:
-    """One row after the other, each with transformers' own cache: for attention that a `SlotCache` cannot serve."""
+class Example(NamedTuple):
+    """A short prompt with images."""
 
-    batched = False
-
-    def __init__(self, model: Any, device: str) -> None:
-        self._model, self._device = model, device
-        self._caches: list[Any] = []
-
-    def find(self, ids: Sequence[int], live: Sequence[Row]) -> Found:
-        """Nothing is known of any prompt."""
-        return Found()
-
-    def fits(self, lengths: Sequence[int]) -> bool:
-        """Nobody knows before it is tried."""
-        return True
-
-    def begin(self, prefill: Prefill) -> None:
-        """Prepare to read one prompt for one row."""
-        prefill.cache = DynamicCache(config=self._model.config)
-
-    def advance(self, prefill: Prefill, most_tokens: int) -> torch.Tensor | None:
-        """Read one chunk; the logits (1, vocab) after the last one."""
-        [ids], _ = prefill.chunk(most_tokens)
-        logits = self._run(prefill.cache, ids)
-        return logits if prefill.advance(len(ids)) else None
-
-    def join(self, prefill: Prefill, rows: Sequence[Row]) -> None:
-        """Have the row decoded from now on, after `rows`."""
-        self._caches[len(rows) :] = [prefill.cache]
-
-    def decode(self, rows: Sequence[Row]) -> torch.Tensor:
-        """The logits (rows, vocab) after the last token of each row."""
-        return torch.cat([self._run(cache, row.ids[-1:]) for cache, row in zip(self._caches, rows, strict=True)])
-
-    def leave(self, slot: int, rows: Sequence[Row], *, keep: bool) -> None:
-        """Take out the row in `slot`; the last one comes into its place."""
-        self._caches[slot] = self._caches[-1]
-        self._caches.pop()
-
-    def forget(self) -> None:
-        """There is nothing to forget."""
-
-    def _run(self, cache: Any, ids: list[int]) -> torch.Tensor:
-        step = torch.tensor([ids], device=self._device)
-        logits: torch.Tensor = self._model(step, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
-        return logits
+    ids: Sequence[int]
+    sight: Sight
 
 
 @torch.inference_mode()
-def forward_of(model: Any, device: str) -> Forward:
-    """The way to run `model`: batched where that gives the same logits as the model alone."""
+def forward_of(model: Any, device: str, example: Example | None = None) -> Forward:
+    """The way to run `model`: batched where that gives the same logits as the model alone, for the `example` too."""
     layers = DynamicCache(config=model.config).layers
     if any(type(layer) is not DynamicLayer for layer in layers):
         return SoloForward(model, device)
     token_bytes = _probe(model, device)
-    if not token_bytes:
+    if not token_bytes or (example is not None and not _sees_alike(model, device, example)):
         return SoloForward(model, device)
     return SlotForward(model, device, _free_bytes(device) // token_bytes, token_bytes)
 
@@ -246,17 +216,43 @@ def _probe(model: Any, device: str) -> int:
         both = [sequence[:-1] + sequence[-2:-1] * (7 - len(sequence)) for sequence in sequences]
         places = [[min(place, len(sequence) - 2) for place in range(6)] for sequence in sequences]
         forward._run(cache, both, places)
-        logits = forward._run(cache, [ids[-1:] for ids in sequences], [[len(ids) - 1] for ids in sequences]).float()
-        alone = torch.cat([model(torch.tensor([ids], device=device)).logits[:, -1] for ids in sequences]).float()
+        logits = forward._run(cache, [ids[-1:] for ids in sequences], [[len(ids) - 1] for ids in sequences])
+        alone = torch.cat([model(torch.tensor([ids], device=device)).logits[:, -1] for ids in sequences])
     except torch.OutOfMemoryError:
         raise
-    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError, NotImplementedError) as error:
-        # A model that takes other arguments, or another cache: it is run in its own way.
+    except _MISMATCHES as error:
         _log.info("%s is run row by row: %s", type(model).__name__, error)
         return 0
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
-    alike = float((logits - alone).norm()) <= tolerance * float(alone.norm())
-    return cache.token_bytes if alike else 0
+    return cache.token_bytes if _are_alike(logits, alone, model.dtype) else 0
+
+
+def _sees_alike(model: Any, device: str, example: Example) -> bool:
+    """Compare a prompt with images, read in parts, with the model alone.
+
+    Some models let the tokens of an image see what comes after them, which the mask over slots does not.
+    """
+    ids, sight = example
+    if not sight.seen:
+        return False
+    forward, cache, end = SlotForward(model, device), SlotCache(), 0
+    logits = torch.empty(0)
+    try:
+        while end < len(ids):
+            begin, end = end, sight.stop(end, min(end + _EXAMPLE_TOKENS, len(ids)))
+            logits = forward.see(cache, sight, ids[begin:end], list(range(begin, end)))
+        whole = {name: tensor.to(device) for name, tensor in sight.whole().items()}
+        return _are_alike(logits, model(**whole).logits[:, -1], model.dtype)
+    except torch.OutOfMemoryError:
+        raise
+    except _MISMATCHES as error:
+        _log.info("%s is run row by row for its images: %s", type(model).__name__, error)
+        return False
+
+
+def _are_alike(logits: torch.Tensor, alone: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether logits differ from those of the model alone by no more than rounding in `dtype` explains."""
+    tolerance = 1e-3 if dtype == torch.float32 else 0.1
+    return float((logits.float() - alone.float()).norm()) <= tolerance * float(alone.float().norm())
 
 
 def _free_bytes(device: str) -> int:

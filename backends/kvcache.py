@@ -20,8 +20,9 @@ class CacheFull(Exception):
 class SlotCache:
     """For each layer keys and values (slots, heads, length, head_dim), written in place; grows with use.
 
-    A model gets it as `past_key_values`, with explicit `position_ids` and a 4D mask. Column and position are the same
-    in every slot, and a forward pass is over the first slots: whoever takes a sequence out moves another one there.
+    A model gets it as `past_key_values`, with explicit `position_ids` and a 4D mask. A token is in the column of its
+    place in the sequence, whatever its position is, and a forward pass is over the first slots: whoever takes a
+    sequence out moves another one there.
     """
 
     def __init__(self, budget_tokens: int | None = None) -> None:
@@ -62,11 +63,11 @@ class SlotCache:
                 tensors[layer] = _resized(tensor, ample, longer)
         self._slots, self._length = ample, longer
 
-    def aim(self, positions: torch.Tensor, width: int) -> None:
-        """The next forward pass writes at `positions` (rows, seq) of the first slots and reads `width` columns."""
-        self.reserve(positions.shape[0], width)
-        self._rows = torch.arange(positions.shape[0], device=positions.device)[:, None]
-        self._columns, self._width = positions, width
+    def aim(self, columns: torch.Tensor, width: int) -> None:
+        """The next forward pass writes at `columns` (rows, seq) of the first slots and reads `width` columns."""
+        self.reserve(columns.shape[0], width)
+        self._rows = torch.arange(columns.shape[0], device=columns.device)[:, None]
+        self._columns, self._width = columns, width
 
     def move(self, source: int, target: int, length: int) -> None:
         """Put the first `length` tokens of a slot into another one."""

@@ -80,15 +80,15 @@ class Requests:
     async def _written(self, call: Call, weights: Weights) -> JsonObject:
         """A chat or a completion."""
         is_chat = call.endpoint == "chat"
-        if weights.kind not in ("chat", "vision") or (weights.kind == "vision" and not is_chat):
+        if weights.kind not in ("chat", "vision"):
             raise _not_served(weights, "/chat/completions" if is_chat else "/completions")
         for capability in call.needs & {"vision", "audio"} - weights.capabilities:
             raise UnsupportedParameter(f"local/{weights.name} reads no {capability}", param=capability)
         sampling = read_sampling(call.body, chat=is_chat, reasons="reasoning" in weights.capabilities)
         body = {name: call.body[name] for name in _KEPT if name in call.body}
         request: JsonObject = {"endpoint": call.endpoint, "sampling": asdict(sampling), "body": body}
-        if weights.kind == "vision":
-            images = await self._images.read(body["messages"])
+        if is_chat and weights.kind == "vision":
+            images = await self._images.read(body["messages"], weights.name)
             request["images"] = [base64.b64encode(image).decode() for image in images]
             body["messages"] = [_without_urls(message) for message in body["messages"]]
         return request

@@ -11,6 +11,7 @@ import torch
 from backends.base import Cancel
 from backends.kvcache import KeyValues
 from backends.sampling import Constraint, Drawn, Sampler
+from backends.sight import Sight
 from backends.text import Detokenizer, StopStrings
 
 Decode = Callable[[Sequence[int]], str]
@@ -36,8 +37,9 @@ class End:
 class Row:
     """One answer. `ids` are its tokens with those of the prompt; keys and values are known of all but the last one.
 
-    `owner` and `index` tell whose it is; the engine does not look at them. `cached_tokens` of the prompt were known
-    when it was first read.
+    Where the prompt has images (`sight`), `ids` tell which: there they are negative. Text after the prompt has the
+    position of its column and `offset`. `owner` and `index` tell whose row it is; the engine does not look at them.
+    `cached_tokens` of the prompt were known when it was first read.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class Row:
         logprobs: bool,
         cancel: Cancel,
         constraint: Constraint | None = None,
+        sight: Sight | None = None,
     ) -> None:
         self.owner, self.index = owner, index
         self.ids = list(prompt)
+        self.sight, self.offset = sight, sight.offset if sight is not None else 0
         self.cancel = cancel
         self.completion_tokens = 0
         self.cached_tokens: int | None = None
@@ -124,6 +128,11 @@ class Job:
     def ids(self) -> list[int]:
         """The tokens to read."""
         return self.rows[0].ids
+
+    @property
+    def sight(self) -> Sight | None:
+        """What the prompt shows besides its text."""
+        return self.rows[0].sight
 
     @property
     def is_cancelled(self) -> bool:

@@ -1,225 +1,129 @@
-"""Text and images to text: models like Qwen3-VL, through their processor and `AutoModelForImageTextToText`.
-
-Runs in the worker process only. `prompt → prefill → (draw → decode)* → end`, one sequence at a time.
-"""
+"""Chat models that read images (Qwen3-VL and others): their processor, their prompts. In worker processes only."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image, ImageOps
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, DynamicCache
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-from backends.base import Cancel, ChatRequest, Rejected, Settings
-from backends.devices import device_of, dtype_of, half_where_fast
-from backends.parameters import Sampling, read_sampling
-from backends.sampling import Sampler
-from backends.templates import continues, for_template, rendered
-from backends.text import Detokenizer, StopStrings
-from llmproxy.core.errors import InvalidRequest, UnsupportedParameter
+from backends.base import Rejected, Settings
+from backends.chat import ChatModel, Loaded, Prompt
+from backends.forward import Example, Forward, forward_of
+from backends.quantization import load_model
+from backends.sight import Seen, Sight, shown
+from backends.templates import for_template
 from llmproxy.core.types import JsonObject
+
+_log = logging.getLogger(__name__)
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 # What processors call the texts that they replace by images, videos and audio.
 _MARKS = ("image_token", "video_token", "audio_token", "boi_token")
-_SAMPLING = frozenset(
-    {
-        "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty",
-        "logit_bias", "seed", "max_tokens", "max_completion_tokens", "stop",
-    }
-)  # fmt: skip
+# What processors tell of each token, and not of the images.
+_OF_TOKENS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "position_ids"})
+_PATCHES, _GRID = "pixel_values", "image_grid_thw"
 
 
-class _Cancelled(Exception):
-    """Nobody waits for the answer any more; raised between two layers, caught in `_logits`."""
+class VisionModel(ChatModel):
+    """A chat model whose messages may hold images. Raises whatever keeps the model from loading."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """What the model is given: `inputs` with `input_ids` (1, seq).
-
-    With rotary positions in three dimensions `inputs` has `position_ids` (3, 1, seq), and the token at place i of the
-    sequence, after the prompt, has position i + `offset`; `offset` is None for models that count places.
-    """
-
-    inputs: Mapping[str, torch.Tensor]
-    offset: int | None
-
-    @property
-    def ids(self) -> torch.Tensor:
-        return self.inputs["input_ids"][0]
-
-
-class VisionModel:
-    """A `ChatHandler` with images. Raises whatever keeps the model from loading."""
-
-    thread_safe = False
-    max_parallelism = 1
-
-    def __init__(self, settings: Settings) -> None:
-        if settings.quantization is not None:
-            raise ValueError(f"{settings.name}: a vision model cannot be loaded with quantization")
+    def _load(self, settings: Settings, dtype: torch.dtype) -> Loaded:
         options = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
-        self.device = device_of(settings)
-        kind = dtype_of(settings, half_where_fast(self.device))
-        self.processor: Any = _processor(settings.folder, options)
-        model: Any = AutoModelForImageTextToText.from_pretrained(settings.folder, dtype=kind, **options)
-        self.model = model.to(self.device).eval()
-        generation = self.model.generation_config
-        config = self.model.config.get_text_config()
-        window = getattr(config, "max_position_embeddings", None) or 4096
-        self.context_tokens: int = min(window, settings.context_tokens or window)
-        self.vocab_size: int = config.vocab_size
-        self.generation_defaults: Mapping[str, Any] = {**_recommended(generation), **settings.defaults}
-        ends = generation.eos_token_id if generation.eos_token_id is not None else self.processor.tokenizer.eos_token_id
-        self._ends = frozenset([ends] if isinstance(ends, int) else ends or ())
-        self._counted: tuple[ChatRequest, _Prompt] | None = None
-        self._cancel: Cancel | None = None
-        for module in self.model.modules():
-            if isinstance(module, GradientCheckpointingLayer):  # what all layers of text and of vision towers are
-                module.register_forward_pre_hook(self._look)
+        self.processor = _processor(settings.folder, options)
+        model = load_model(AutoModelForImageTextToText, settings, dtype, **options)
+        self._image_token = _image_token(self.processor, model.config)
+        self._merged = int(getattr(self.processor.image_processor, "merge_size", 1))
+        tokenizer = self.processor.tokenizer
+        return Loaded(model, tokenizer, self.processor if self.processor.chat_template else tokenizer)
 
-    def count_tokens(self, request: ChatRequest) -> int:
-        """Tokens of the prompt, those of its images included."""
-        prompt = self._prompt(request)
-        self._counted = (request, prompt)  # most requests that are counted are answered next
-        return len(prompt.ids)
+    def _way(self) -> Forward:
+        return forward_of(self.model, self.device, self._example())
 
-    @torch.inference_mode()
-    def generate(self, request: ChatRequest, cancel: Cancel) -> Iterator[str]:
-        """The answer in pieces; ends early, without what was held back, when it is cancelled.
-
-        Raises `Rejected` with the first piece: `context_length_exceeded` when the prompt leaves no room in the window.
-        """
-        sampling = self._sampling(request)
-        if cancel.is_set():
-            return
-        prompt = self._prompt(request)
-        room = self.context_tokens - len(prompt.ids)
-        if room < 1:
-            raise Rejected(
-                f"the prompt has {len(prompt.ids)} tokens and the window of this model {self.context_tokens}",
-                kind="context_length",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        sampler = Sampler(sampling, Sampling(), self.vocab_size, prompt.ids)
-        text, stops = Detokenizer(self._decode), StopStrings(sampling.stop)
-        for token in self._tokens(prompt, sampler, min(sampling.max_tokens or room, room), cancel):
-            if token in self._ends:
-                break
-            if new := stops.feed(text.feed(token)):
-                yield new
-            if stops.stopped:
-                return
-        if not cancel.is_set() and (rest := stops.feed(text.end()) + stops.end()):
-            yield rest
-
-    # -- prompts --------------------------------------------------------------------------------------------------
-
-    def _prompt(self, request: ChatRequest) -> _Prompt:
-        counted, self._counted = self._counted, None
-        if counted is not None and counted[0] is request:
-            return counted[1]
-        text = self._render(request)
-        images = [upright_rgb(data, place) for place, data in enumerate(request.images)]
+    def _example(self) -> Example | None:
+        """A small image between two texts; None where the chat template has no place for images."""
+        content = [{"type": "text", "text": "What"}, {"type": "image_url"}, {"type": "text", "text": "is this?"}]
+        file = BytesIO()
+        Image.linear_gradient("L").resize((96, 64)).save(file, "PNG")
         try:
-            inputs = self.processor(
-                text=[text], images=[images] if images else None, add_special_tokens=False, return_tensors="pt"
-            )
-        except ValueError as error:  # such as: an image that is 200 times as long as it is wide
-            raise _invalid(f"the processor of this model refuses the images: {error}") from error
-        given = dict(inputs.to(self.device, dtype=self.model.dtype))
-        positions, offset = self._positions(given)
-        return _Prompt({**given, **positions}, offset)
+            prompt = self._chat_prompt({"messages": [{"role": "user", "content": content}]}, [file.getvalue()])
+        except Rejected as error:
+            _log.info("%s can be shown no images: %s", type(self.model).__name__, error)
+            return None
+        return None if prompt.sight is None else Example(prompt.ids, prompt.sight)
 
-    def _render(self, request: ChatRequest) -> str:
-        messages = for_template(request.messages, vision=True, template=str(self.processor.chat_template or ""))
+    # -- prompts ------------------------------------------------------------------------------------------------------
+
+    def _chat_prompt(self, body: JsonObject, images: Sequence[bytes]) -> Prompt:
+        """Write messages and tools by the chat template; the processor makes room for the images."""
+        messages = for_template(body["messages"], vision=True, template=self.template)
         parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
         wanted = sum(part["type"] == "image" for part in parts)
-        if wanted != len(request.images):
-            raise ValueError(f"{len(request.images)} images came with {wanted} image_url parts")
-        self._check_marks(messages, request.tools)
-        goes_on = bool(messages) and continues(messages, {})
-        return rendered(self.processor, messages, request.tools, goes_on=goes_on)
+        if wanted != len(images):
+            raise ValueError(f"{len(images)} images came with {wanted} image_url parts")
+        self._check_marks([messages, body.get("tools"), body.get("chat_template_kwargs")])
+        text = self._written(body, messages)
+        return self._seeing_prompt(text, images) if images else self._text_prompt(text)
 
-    def _check_marks(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject]) -> None:
+    def _check_marks(self, given: object) -> None:
         """A client that writes a model's mark of an image into its text would move the images to other places."""
-        text = json.dumps([messages, tools], ensure_ascii=False)
+        text = json.dumps(given, ensure_ascii=False)
         for name in _MARKS:
             mark = getattr(self.processor, name, None)
             if isinstance(mark, str) and mark in text:
                 raise _invalid(f"the messages and tools must not hold {mark}, which stands for an image in this model")
 
-    def _positions(self, inputs: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], int | None]:
-        """The positions of the prompt in three dimensions, for the models that have them.
+    def _seeing_prompt(self, text: str, images: Sequence[bytes]) -> Prompt:
+        pictures = [upright_rgb(data, place) for place, data in enumerate(images)]
+        try:
+            made = self.processor(text=[text], images=[pictures], add_special_tokens=False, return_tensors="pt")
+        except ValueError as error:  # such as: an image that is 200 times as long as it is wide
+            raise _invalid(f"the processor of this model refuses the images: {error}") from error
+        inputs: dict[str, torch.Tensor] = dict(made.to(dtype=self.model.dtype))
+        ids: list[int] = inputs["input_ids"][0].tolist()
+        places = [place for place, token in enumerate(ids) if token == self._image_token]
+        seen = list(_seen(inputs, places, self._merged)) if places else []
+        apart = len(seen) == len(images)
+        for place, one in enumerate(seen):
+            told = shown([images[place]] if apart else images)
+            part = ids[one.begin : one.end]
+            ids[one.begin : one.end] = [told if token == self._image_token else token for token in part]
+        positions, offset = self._positions(inputs)
+        return Prompt(ids, text, Sight(inputs, seen, self._image_token, positions, offset))
+
+    def _positions(self, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor | None, int]:
+        """The positions (3, seq) of a prompt in three dimensions, for the models that have them, and how text goes on.
 
         Such a model would else keep them in itself, and take those of the request before for one without images.
         """
         index = getattr(self.model.base_model, "get_rope_index", None)
         if index is None:
-            return {}, None
+            return None, 0
         ids = inputs["input_ids"]
-        kinds = inputs.get("mm_token_type_ids", torch.zeros_like(ids))
-        positions, deltas = index(ids, mm_token_type_ids=kinds, image_grid_thw=inputs.get("image_grid_thw"))
-        return {"position_ids": positions}, int(deltas[0])
+        kinds = inputs.get("mm_token_type_ids", (ids == self._image_token).int())
+        positions, deltas = index(ids, mm_token_type_ids=kinds, image_grid_thw=inputs.get(_GRID))
+        return positions[:, 0], int(deltas[0])
 
-    def _sampling(self, request: ChatRequest) -> Sampling:
-        asked = {name: value for name, value in request.sampling.items() if value is not None}
-        for name, value in asked.items():
-            # Text in pieces has no place for log probabilities or a second choice.
-            if name not in _SAMPLING and value is not False and (name, value) != ("n", 1):
-                raise _unsupported(f"{name} is not supported by a vision model", name)
-        try:
-            return read_sampling({**self.generation_defaults, **asked}, chat=True)
-        except UnsupportedParameter as error:
-            raise _unsupported(error.message, error.param) from error
-        except InvalidRequest as error:
-            raise _invalid(error.message, error.param) from error
 
-    # -- tokens ---------------------------------------------------------------------------------------------------
-
-    def _tokens(self, prompt: _Prompt, sampler: Sampler, limit: int, cancel: Cancel) -> Iterator[int]:
-        cache = DynamicCache(config=self.model.config)
-        logits = self._logits(prompt.inputs, cache, cancel)
-        for place in range(len(prompt.ids), len(prompt.ids) + limit):
-            if logits is None or cancel.is_set():
-                return
-            token = sampler.draw(logits).token
-            yield token
-            if place + 1 == len(prompt.ids) + limit:
-                return
-            step = {"input_ids": torch.tensor([[token]], device=self.device)}
-            if prompt.offset is not None:
-                step["position_ids"] = torch.full((3, 1, 1), place + prompt.offset, device=self.device)
-            logits = self._logits(step, cache, cancel)
-
-    def _logits(self, inputs: Mapping[str, torch.Tensor], cache: DynamicCache, cancel: Cancel) -> torch.Tensor | None:
-        """Logits (vocab,) after the last token; None when the request was cancelled, at the latest one layer ago."""
-        self._cancel = cancel
-        try:
-            out = self.model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        except _Cancelled:
-            return None
-        finally:
-            self._cancel = None
-        return out.logits[0, -1]
-
-    def _look(self, _module: Any, _inputs: Any) -> None:
-        if self._cancel is not None and self._cancel.is_set():
-            raise _Cancelled
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        decode = self.processor.tokenizer.decode
-        return str(decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def _seen(inputs: Mapping[str, torch.Tensor], places: Sequence[int], merged: int) -> Iterator[Seen]:
+    """The images of a prompt, whose tokens are at `places`: each by itself where their inputs can be told apart."""
+    given = {name: tensor for name, tensor in inputs.items() if name not in _OF_TOKENS}
+    patches = given[_GRID].prod(-1).tolist() if set(given) == {_PATCHES, _GRID} else []
+    counts = [count // merged**2 for count in patches]
+    if not patches or sum(counts) != len(places):
+        yield Seen(places[0], places[-1] + 1, given)
+        return
+    begin = 0
+    for count, pixels, grid in zip(counts, given[_PATCHES].split(patches), given[_GRID].split(1), strict=True):
+        yield Seen(places[begin], places[begin + count - 1] + 1, {_PATCHES: pixels, _GRID: grid})
+        begin += count
 
 
 def _processor(folder: Path, options: Mapping[str, Any]) -> Any:
@@ -234,6 +138,12 @@ def _processor(folder: Path, options: Mapping[str, Any]) -> Any:
             super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
     return WithoutVideos.from_pretrained(folder, **options)
+
+
+def _image_token(processor: Any, config: Any) -> int:
+    """The id of the tokens that stand for an image in a prompt; one that no prompt has where nobody tells it."""
+    told = (getattr(config, "image_token_id", None), getattr(processor, "image_token_id", None))
+    return next((token for token in told if isinstance(token, int)), -1)
 
 
 def upright_rgb(data: bytes, place: int = 0) -> Image.Image:
@@ -255,17 +165,5 @@ def upright_rgb(data: bytes, place: int = 0) -> Image.Image:
     return image.convert("RGB")
 
 
-def _recommended(generation: Any) -> dict[str, Any]:
-    """The sampling that a model's authors recommend in its generation config."""
-    if not generation.do_sample:
-        return {"temperature": 0.0}
-    fields = ("temperature", "top_p", "top_k", "repetition_penalty")
-    return {name: value for name in fields if (value := getattr(generation, name, None)) is not None}
-
-
 def _invalid(message: str, param: str | None = "messages") -> Rejected:
     return Rejected(message, kind="invalid", code="invalid_request", param=param)
-
-
-def _unsupported(message: str, param: str | None) -> Rejected:
-    return Rejected(message, kind="unsupported", code="unsupported_parameter", param=param)

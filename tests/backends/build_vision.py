@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForCondi
 from tests.backends.build import CORPUS, END, TURN, TURN_END
 
 MARKS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
-CONTEXT_TOKENS = 256
+CONTEXT_TOKENS = 1024
 PATCH = 8
 MERGE = 2
 TEMPLATE = """
@@ -20,9 +20,14 @@ TEMPLATE = """
 {{ tools | tojson }}<|im_end|>
 {% endif %}
 {%- for message in messages %}<|im_start|>{{ message.role }}
-{% for part in message.content %}
+{% if message.content is string %}{{ message.content }}{% else %}
+{%- for part in message.content %}
 {%- if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}
-{%- endfor %}<|im_end|>
+{%- endfor %}{% endif %}
+{%- for call in message.tool_calls %}
+<tool_call>
+{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}
+</tool_call>{% endfor %}<|im_end|>
 {% endfor %}
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""

@@ -211,8 +211,9 @@ class Server:
         found: dict[int, list[Frame]] = {}
         while calls:
             frame = receive_blocking(self.sock)
-            found.setdefault(frame.call, []).append(frame)
-            calls -= frame.kind is not Kind.DATA
+            if frame.call:  # what is told of the model itself comes whenever it likes
+                found.setdefault(frame.call, []).append(frame)
+                calls -= frame.kind is not Kind.DATA
         return found
 
 

@@ -125,6 +125,46 @@ def test_vision(client: openai.OpenAI) -> None:
         assert raised.value.param == "messages.0.content.0.image_url"
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_tool_for_an_image(client: openai.OpenAI, *, stream: bool) -> None:
+    """A call that is forced over an image is one of the tool, with arguments of its schema."""
+    colour = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+    tool = {"type": "function", "function": {"name": "paint", "parameters": colour}}
+    parts: Any = [picture("red"), {"type": "text", "text": "Which colour is it?"}]
+    options: Any = {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 200}
+    if stream:
+        with client.chat.completions.stream(
+            model="local/sees", messages=[{"role": "user", "content": parts}], **options
+        ) as events:
+            for _ in events:
+                pass
+            reply = events.get_final_completion()
+    else:
+        reply = said(client, "local/sees", parts, **options)
+    [choice] = reply.choices
+    [call] = choice.message.tool_calls or []
+    assert (call.function.name, choice.finish_reason) == ("paint", "tool_calls")
+    assert json.loads(call.function.arguments)["colour"] in ("red", "blue")
+
+
+def test_turns_about_an_image(client: openai.OpenAI) -> None:
+    """The image of a conversation is not read again; several answers, log probabilities and text alone go as well."""
+    parts = [picture("green"), {"type": "text", "text": "What is this?"}]
+    first = said(client, "local/sees", parts, max_tokens=8, n=2, logprobs=True)
+    assert len(first.choices) == 2
+    assert first.choices[0].logprobs.content
+    turns: Any = [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": "A picture."},
+        {"role": "user", "content": "Of what?"},
+    ]
+    second = client.chat.completions.create(model="local/sees", messages=turns, max_tokens=8)
+    assert second.usage is not None
+    assert second.usage.prompt_tokens_details is not None
+    assert (second.usage.prompt_tokens_details.cached_tokens or 0) >= first.usage.prompt_tokens
+    assert client.completions.create(model="local/sees", prompt="one", max_tokens=4).usage
+
+
 def test_a_handler_of_ones_own(client: openai.OpenAI) -> None:
     """A class of thirty lines is a model like any other, whole and streamed."""
     reply = said(client, "local/shout", "hello there")
@@ -142,7 +182,6 @@ def test_a_handler_of_ones_own(client: openai.OpenAI) -> None:
         ("local/words", "/chat/completions", {"messages": [{"role": "user", "content": "hello"}]}),
         ("local/ranks", "/embeddings", {"input": "one"}),
         ("local/words", "/rerank", {"query": "a", "documents": ["b"]}),
-        ("local/sees", "/completions", {"prompt": "a"}),
     ],
 )
 def test_the_wrong_endpoint(client: openai.OpenAI, model: str, path: str, body: Json) -> None:
