@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-
-import orjson
+from collections.abc import Callable, Iterator
 
 from backends.base import Rejected
-from backends.chat import ChatModel
+from backends.chat import ChatModel, Prompt
 from backends.engine import Engine, Event, Limits
 from backends.figures import Figures
 from backends.frames import Frame, Kind
-from backends.mailbox import Letter, Mailbox, Outbox
+from backends.mailbox import Letter
 from backends.parameters import Sampling
 from backends.reading import Reading
 from backends.render import TokenLogprob, renderer
 from backends.rows import End, Piece, Row
-from backends.runner import refusal
+from backends.runner import Letters, Replies, refusal
+from backends.views import Views, prompts_of
 from llmproxy.core.types import JsonObject
 
 _log = logging.getLogger(__name__)
+
+# For how long the calls that come meanwhile are not looked at.
+_MOMENT_S = 0.01
 
 
 class Answer:
     """One call: a renderer for all its rows, and what is known of each of them."""
 
-    def __init__(self, letter: Letter, model: ChatModel, name: str) -> None:
-        """Raises `Rejected` for what the model cannot answer."""
+    def __init__(self, letter: Letter, model: ChatModel, name: str, prompts: list[Prompt]) -> None:
+        """`prompts` are those of the letter. Raises `Rejected` for what the model cannot answer."""
         request, body = letter.request, letter.request["body"]
         self.call, self.cancel = letter.call, letter.cancel
         self._model = model
         is_chat = request["endpoint"] == "chat"
         sampling, structure = _sampling(request["sampling"]), model.structure(body) if is_chat else None
-        prompts = model.prompts(request["endpoint"], body)
         self.jobs = [
             model.job(
                 prompt.ids,
@@ -43,6 +44,7 @@ class Answer:
                 first_index=place * sampling.n,
                 tools=is_chat and bool(body.get("tools")),
                 constraint=model.constraint(structure) if structure is not None else None,
+                sight=prompt.sight,
             )
             for place, prompt in enumerate(prompts)
         ]
@@ -58,7 +60,8 @@ class Answer:
         self._left = len(self._readings)
         self._begun: set[int] = set()
         self.is_closed = False
-        self.asked_s, self.is_heard = 0.0, False
+        self.asked_s = 0.0
+        self.heard_s: float | None = None  # when its first text was there
 
     def hear(self, row: Row, what: Piece | End) -> Iterator[bytes]:
         """What goes out for it; the last of it once all rows have ended: then it `is_over`."""
@@ -117,39 +120,65 @@ class ChatRunner:
         self._engine = Engine(model.forward, limits)
         self._figures = Figures()
         self._unbegun: list[Answer] = []
+        self._views = Views(model)
 
-    def run(self, mailbox: Mailbox, outbox: Outbox) -> None:
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return self._engine.idle and not self._views
+
+    def run(self, mailbox: Letters, outbox: Replies) -> None:
         """Answer calls for ever."""
         while True:
-            frames = [frame for letter in mailbox.take(wait=self._engine.idle) for frame in self.begin(letter)]
+            frames = [frame for letter in mailbox.take(wait=self.idle) for frame in self.begin(letter)]
             frames += self.step()
             outbox.put(frames)
             for frame in frames:
                 if frame.kind is not Kind.DATA:
                     mailbox.ended(frame.call)
-            if (told := self._figures.due(last=self._engine.idle)) is not None:
-                outbox.put([Frame(Kind.FIGURES, 0, orjson.dumps(told))])
+            outbox.put(self._figures.frames(last=self.idle))
 
     def begin(self, letter: Letter) -> list[Frame]:
-        """Queue a call; its error where it cannot be."""
+        """Queue a call, once its images were looked at; its error where it cannot be."""
+        asked_s = self._figures.now()
+        if not letter.request.get("images"):
+            return self._queue(letter, asked_s, lambda: prompts_of(self._model, letter))
         try:
-            answer = Answer(letter, self._model, self._name)
+            self._engine.check(1, before=len(self._views))
+        except Rejected as error:
+            return [self._refusal(letter.call, error)]
+        self._views.begin(letter, asked_s)
+        return []
+
+    def _queue(self, letter: Letter, asked_s: float, prompts: Callable[[], list[Prompt]]) -> list[Frame]:
+        if letter.cancel.is_set():
+            return [Frame(Kind.DONE, letter.call)]
+        try:
+            answer = Answer(letter, self._model, self._name, prompts())
             self._engine.submit(answer.jobs)
-            answer.asked_s = self._figures.now()
+            answer.asked_s = asked_s
             self._unbegun.append(answer)
         except Exception as error:  # one bad call must not end the model for all others
             return [self._refusal(letter.call, error)]
         return []
 
     def step(self) -> list[Frame]:
-        """What one step of the engine has to say."""
+        """What one step of the engine has to say, with the calls whose images were looked at meanwhile."""
+        frames = self._viewed()
         try:
             events = self._engine.step()
         except Exception as error:  # as above: what waits may be better
             _log.exception("%s failed", self._name)
             events = self._engine.fail(error)
         self._count()
-        return [frame for event in events for frame in self._frames(event)]
+        return [*frames, *(frame for event in events for frame in self._frames(event))]
+
+    def _viewed(self) -> list[Frame]:
+        """Queue the calls whose images were looked at; wait a moment for one where nothing else is to be done."""
+        if not self._views:
+            return []
+        views = self._views.done(patience_s=_MOMENT_S if self._engine.idle else 0.0)
+        return [frame for view in views for frame in self._queue(view.letter, view.asked_s, view.prompts.result)]
 
     def _count(self) -> None:
         """What a step was: how many rows were decoded together, and whose prompts had their turn."""
@@ -171,20 +200,28 @@ class ChatRunner:
             if isinstance(what, Exception):
                 raise what
             frames = [Frame(Kind.DATA, answer.call, data) for data in answer.hear(event.row, what) if data]
-            if not answer.is_heard:
-                answer.is_heard = True
-                self._figures.observe("first_token_seconds", self._figures.now() - answer.asked_s)
+            if answer.heard_s is None:
+                answer.heard_s = self._figures.now()
+                self._figures.observe("first_token_seconds", answer.heard_s - answer.asked_s)
         except Exception as error:  # as above
             answer.is_closed = True
             answer.cancel.set()  # its other rows go with the next step
             return [self._refusal(answer.call, error)]
         if answer.is_over:
             answer.is_closed = True
-            self._figures.count("prompt_tokens", answer.prompt_tokens)
-            self._figures.count("cached_tokens", answer.cached_tokens)
-            self._figures.count("completion_tokens", answer.completion_tokens)
+            self._count_answer(answer)
             frames.append(Frame(Kind.DONE, answer.call))
         return frames
+
+    def _count_answer(self, answer: Answer) -> None:
+        figures = self._figures
+        figures.count("prompt_tokens", answer.prompt_tokens)
+        figures.count("cached_tokens", answer.cached_tokens)
+        figures.count("completion_tokens", answer.completion_tokens)
+        figures.observe("cached_share", answer.cached_tokens / answer.prompt_tokens)
+        took_s = figures.now() - answer.heard_s if answer.heard_s is not None else 0.0
+        if took_s and answer.completion_tokens > 1:
+            figures.observe("tokens_per_second", (answer.completion_tokens - 1) / took_s)
 
     def _refusal(self, call: int, error: Exception) -> Frame:
         if not isinstance(error, Rejected):

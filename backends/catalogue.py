@@ -27,12 +27,12 @@ Kind = Literal["chat", "vision", "embeddings", "rerank", "speech"]
 
 BUILT_IN = Path(__file__).with_name("models.yaml")
 OWN = ("models.local.yaml", "models.local.yml")
-# The handler of each kind; chat has none, it is the engine of the worker itself.
+# What runs each kind; chat has none, it is the engine of the worker itself, which also runs the class for vision.
 HANDLERS: dict[Kind, str] = {
     "vision": "backends.vision.VisionModel",
     "embeddings": "backends.embedding.EmbeddingModel",
     "rerank": "backends.rerank.reranker",
-    "speech": "backends.speech.WhisperModel",
+    "speech": "backends.transcriber.transcriber",
 }
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _KNOWN = CAPABILITIES | {"chat"}
@@ -86,7 +86,9 @@ class Entry(Section):
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], Field(description="of the weights in memory")
     ] = "auto"
-    quantization: Annotated[str | None, Field(description="how the weights are quantised, such as `fp8`")] = None
+    quantization: Annotated[
+        str | None, Field(description="how the weights are quantised, such as `fp8`; they must be what it says")
+    ] = None
     defaults: Annotated[
         Defaults, Field(description="`temperature`, `top_p`, `max_tokens` of requests that do not say them")
     ] = Defaults()
@@ -100,6 +102,9 @@ class Entry(Section):
     ] = 0
     pinned: Annotated[bool, Field(description="never leaves to make room for another")] = False
     priority: Annotated[int, Field(description="models of a lower one leave first")] = 0
+    warm_up: Annotated[
+        bool, Field(description="answers a small request for each of its capabilities when it is loaded at the start")
+    ] = True
     revision: Annotated[str | None, Field(description="branch, tag or commit on the hub; `main` by default")] = None
     files: Annotated[tuple[str, ...], Field(description="globs of what `llmproxy pull` fetches")] = ()
     skip_download: Annotated[bool, Field(description="`llmproxy pull` fetches nothing for it")] = False

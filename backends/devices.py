@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
+
 import torch
 
 from backends.base import Settings
@@ -29,3 +33,16 @@ def dtype_of(settings: Settings, usual: torch.dtype) -> torch.dtype:
 def half_where_fast(device: torch.device) -> torch.dtype:
     """bfloat16, but float32 on a CPU without instructions for it."""
     return torch.float32 if device.type == "cpu" and not torch.cpu._is_avx512_bf16_supported() else torch.bfloat16
+
+
+def memory_bytes(device: str) -> dict[str, int]:
+    """What this process takes of the machine (`cpu`) and of its device, in bytes, as far as that can be told."""
+    taken = {}
+    with suppress(OSError):  # not Linux
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        taken["cpu"] = pages * os.sysconf("SC_PAGE_SIZE")
+    if device.startswith("cuda") and torch.cuda.is_initialized():
+        taken[device] = torch.cuda.memory_reserved(device)
+    elif device.startswith("mps"):
+        taken[device] = torch.mps.driver_allocated_memory()
+    return taken

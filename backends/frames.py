@@ -13,7 +13,7 @@ _LIMIT_BYTES = 256 * 1024 * 1024
 
 
 class Kind(IntEnum):
-    """Downwards: CALL, CANCEL. Upwards: READY, FAILED and FIGURES (of the model), DATA, DONE and ERROR (of
+    """Downwards: CALL, CANCEL. Upwards: READY, FAILED, FIGURES and MEMORY (of the model), DATA, DONE and ERROR (of
     a call)."""
 
     CALL = 1
@@ -24,6 +24,7 @@ class Kind(IntEnum):
     DONE = 6
     ERROR = 7
     FIGURES = 8
+    MEMORY = 9
 
 
 class Frame(NamedTuple):

@@ -74,7 +74,7 @@ def image_parts(messages: Sequence[JsonObject]) -> Iterator[Part]:
 
 
 class ImageReader:
-    """Reads within `policy`. `on_rejected` is told the reason of each refusal, one word of a fixed set:
+    """Reads within `policy`. `on_rejected` is told the model and the reason of each refusal, one word of a fixed set:
 
     `malformed`, `scheme`, `host`, `address`, `redirect`, `unreachable`, `timeout`, `status`, `too_many`, `too_large`,
     `too_many_pixels`, `type`, `damaged`.
@@ -83,7 +83,7 @@ class ImageReader:
     def __init__(
         self,
         policy: ImagePolicy,
-        on_rejected: Callable[[str], None] = lambda _reason: None,
+        on_rejected: Callable[[str, str], None] = lambda _model, _reason: None,
         *,
         resolver: AbstractResolver | None = None,
         ssl_context: ssl.SSLContext | None = None,
@@ -94,7 +94,7 @@ class ImageReader:
         # Its own threads, so that a request that is given up while it decodes still counts.
         self._decoders = ThreadPoolExecutor(_DECODES_AT_ONCE, "images")
 
-    async def read(self, messages: Sequence[JsonObject]) -> list[bytes]:
+    async def read(self, messages: Sequence[JsonObject], model: str = "") -> list[bytes]:
         """The image of each `image_url` part, encoded as it came; raises `InvalidRequest` that names the part.
 
         All URLs are checked before the first connection is made.
@@ -102,14 +102,14 @@ class ImageReader:
         parts = list(image_parts(messages))
         sources: list[Inline | URL] = []
         for place, part in enumerate(parts):
-            with self._naming(part):
+            with self._naming(part, model):
                 if place == self._policy.max_images:
                     raise Unreadable("too_many", f"a request has at most {self._policy.max_images} images")
                 sources.append(self._source(part.url))
         images: list[bytes] = []
         left_bytes = self._policy.max_total_bytes
         for part, source in zip(parts, sources, strict=True):
-            with self._naming(part):
+            with self._naming(part, model):
                 images.append(await self._read(source, min(left_bytes, self._policy.max_bytes)))
             left_bytes -= len(images[-1])
         return images
@@ -131,11 +131,11 @@ class ImageReader:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
 
     @contextmanager
-    def _naming(self, part: Part) -> Iterator[None]:
+    def _naming(self, part: Part, model: str) -> Iterator[None]:
         try:
             yield
         except Unreadable as error:
-            self._on_rejected(error.reason)
+            self._on_rejected(model, error.reason)
             raise InvalidRequest(f"{part.param}: {error}", param=part.param) from error
 
 

@@ -44,8 +44,9 @@ class Setting(NamedTuple):
     """What all local models have in common.
 
     `warm` ones are loaded at the start, and with `strict` nothing is ready before they are. `engine` is as for
-    `backends.worker.load`; the own code of `trusted` models may run. What processes count (`backends.figures`), by the
-    name of the model, and why images were refused is told to the two callbacks.
+    `backends.worker.load`, and `most_calls` may be in flight of a model without the chat engine; the own code of
+    `trusted` models may run. What processes count (`backends.figures`), by the name of the model, and why images were
+    refused is told to the two callbacks.
     """
 
     device: str = "auto"
@@ -54,9 +55,10 @@ class Setting(NamedTuple):
     images: ImagePolicy = ImagePolicy()
     audio_limit_bytes: int = 200 << 20
     engine: Mapping[str, float] = {}
+    most_calls: int = 160
     trusted: frozenset[str] = frozenset()
     on_figures: Callable[[str, JsonObject], None] = lambda name, told: None
-    on_image_rejected: Callable[[str], None] = lambda reason: None
+    on_image_rejected: Callable[[str, str], None] = lambda model, reason: None
     strict: bool = False
 
 
@@ -70,7 +72,8 @@ class LocalSource:
         self.setting = setting
         self._requests = Requests(ImageReader(setting.images, setting.on_image_rejected), setting.audio_limit_bytes)
         self._residency: Residency | None = None
-        self._opened = asyncio.Event()
+        self._opened, self._warmed = asyncio.Event(), asyncio.Event()
+        self._problems: Mapping[str, str] = {}
         self._background = Background()
 
     def start(self) -> None:
@@ -91,6 +94,11 @@ class LocalSource:
         """Whether all that must be loaded is."""
         loaded = {status.name for status in self.status() if status.state == "loaded"}
         return not self.setting.strict or self.setting.warm <= loaded
+
+    async def warmed(self) -> Mapping[str, str]:
+        """Wait until all that is loaded at the start is; why those are not that could not be, by name."""
+        await self._warmed.wait()
+        return self._problems
 
     async def load(self, name: str) -> None:
         """Load a model now; raises `KeyError` for one that is none, and `Refused`."""
@@ -141,7 +149,8 @@ class LocalSource:
         self._residency = Residency(needs, self._engine, devices, memory.measure, self.setting.limits)
         self._residency.start()
         self._opened.set()
-        await self._residency.warm(name for name in self._weights if name in self.setting.warm)
+        self._problems = await self._residency.warm(name for name in self._weights if name in self.setting.warm)
+        self._warmed.set()
 
     def _engine(self, name: str, place: tuple[str, ...]) -> Engine:
         weights = self._weights[name]
@@ -161,9 +170,14 @@ class LocalSource:
         trusted = entry.trust_remote_code or bool(self.setting.trusted & {name, *entry.spellings})
         settings = replace(weights.settings(device), trust_remote_code=trusted)
         told = {**asdict(settings), "handler": weights.handler, "engine": dict(self.setting.engine)}
+        if entry.warm_up and name in self.setting.warm:
+            told["rehearsals"] = sorted(weights.rehearsals)
         for given in ("name", "folder", "device"):
             del told[given]
-        return Worker(name, weights.folder, device, told, self.setting.on_figures)
+        # The chat engine has a queue of its own, which counts answers.
+        own_queue = weights.entry.handler is None and weights.kind in ("chat", "vision")
+        most_calls = None if own_queue else self.setting.most_calls
+        return Worker(name, weights.folder, device, told, self.setting.on_figures, most_calls=most_calls)
 
 
 def _plain(call: Call, weights: Weights) -> tuple[Call, tuple[str, ...]]:

@@ -6,6 +6,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -23,11 +24,12 @@ def leave() -> None:
 
 
 class Letter(NamedTuple):
-    """One request; `cancel` is set when nobody waits for the answer any more."""
+    """One request; `cancel` is set when nobody waits for the answer any more. It came at `came_s` (monotonic)."""
 
     call: int
     request: JsonObject
     cancel: threading.Event
+    came_s: float = 0.0
 
 
 class Mailbox:
@@ -56,7 +58,7 @@ class Mailbox:
                 frame = receive_blocking(self._sock)
                 if frame.kind is Kind.CALL:
                     cancel = self._cancels[frame.call] = threading.Event()
-                    self._letters.put(Letter(frame.call, orjson.loads(frame.payload), cancel))
+                    self._letters.put(Letter(frame.call, orjson.loads(frame.payload), cancel, time.monotonic()))
                 elif frame.kind is Kind.CANCEL and (known := self._cancels.get(frame.call)) is not None:
                     known.set()
         except (EOFError, OSError):

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from backends.base import Cancel, EmbeddingHandler, Embeddings, Rejected
+from backends.figures import Figures
 from backends.frames import Frame, Kind
-from backends.mailbox import Letter, Mailbox, Outbox
-from backends.runner import refusal
+from backends.mailbox import Letter
+from backends.runner import Letters, Replies, refusal
 from backends.vectors import EmbeddingRequest, Text, Vector, VectorCache, embedding_reply, read_embedding
 from llmproxy.core.text import CHARACTERS_PER_TOKEN
 
@@ -117,20 +118,22 @@ class MicroBatch:
         """Whether a call waits."""
         return bool(self._open)
 
-    def add(self, call: Call) -> None:
-        """Let `call` take part in the next step."""
+    def add(self, call: Call) -> float:
+        """Let `call` take part in the next step; returns the share of its texts that were known."""
         work = _Work(call)
         work.look_up(self._cache)
         self._open.append(work)
+        return len(work.found) / len(call.texts)
 
-    def step(self) -> None:
-        """Compute one batch of the texts that wait, and end the calls that are complete."""
+    def step(self) -> int:
+        """Compute one batch of the texts that wait, and end the calls that are complete; returns how many texts."""
         self._end_complete()
         taken = self._take()
         self._run(taken)
         self._end_complete()
         # Calls that found no room go first in the next step.
         self._open.sort(key=lambda work: work in taken)
+        return sum(map(len, taken.values()))
 
     def _take(self) -> dict[_Work, list[int]]:
         """One text of each call in turn, until a step is full; a text that does not fit is left for the next."""
@@ -201,14 +204,15 @@ class EmbeddingRunner:
     ) -> None:
         self._name = name
         self._window_s = window_s
+        self._figures = Figures()
         self._waiting = MicroBatch(model, cache=VectorCache(cache_bytes) if cache_bytes else None)
 
-    def run(self, mailbox: Mailbox, outbox: Outbox) -> None:
+    def run(self, mailbox: Letters, outbox: Replies) -> None:
         """Answer calls for ever, in the thread that loaded the model."""
         while True:
             self.turn(mailbox, outbox)
 
-    def turn(self, mailbox: Mailbox, outbox: Outbox) -> None:
+    def turn(self, mailbox: Letters, outbox: Replies) -> None:
         """Take in what came (with nothing to do, wait for it), and compute one batch."""
         letters = mailbox.take(wait=not self._waiting.is_busy)
         if self._window_s and not self._waiting.is_busy:
@@ -216,9 +220,11 @@ class EmbeddingRunner:
             letters += mailbox.take(wait=False)
         for letter in letters:
             self._take_in(letter, mailbox, outbox)
-        self._waiting.step()
+        if texts := self._waiting.step():
+            self._figures.observe("batch_rows", texts)
+        outbox.put(self._figures.frames(last=not self._waiting.is_busy))
 
-    def _take_in(self, letter: Letter, mailbox: Mailbox, outbox: Outbox) -> None:
+    def _take_in(self, letter: Letter, mailbox: Letters, outbox: Replies) -> None:
         def end(frames: list[Frame]) -> None:
             outbox.put(frames)
             mailbox.ended(letter.call)
@@ -235,9 +241,11 @@ class EmbeddingRunner:
         except Rejected as error:
             end([refusal(letter.call, error)])
             return
-        self._waiting.add(
+        self._figures.observe("queue_seconds", self._figures.now() - letter.came_s)
+        known = self._waiting.add(
             Call(request.texts, letter.cancel, lambda outcome: end(self._frames(letter.call, request, outcome)))
         )
+        self._figures.observe("cached_share", known)
 
     def _frames(self, call: int, request: EmbeddingRequest, outcome: Embeddings | Exception | None) -> list[Frame]:
         """What the server is told of a call."""

@@ -9,12 +9,14 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import orjson
 
 from backends.frames import Frame, Kind, encode, receive
+from backends.pace import Pace
 from backends.supervised import Supervised
 from llmproxy.core.errors import AttemptError, ConnectFailed, ConnectionLost, Refused
 from llmproxy.core.types import JsonObject
@@ -23,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _RESTART_WAITS_S = (0.0, 1.0, 5.0, 30.0)
 _STOP_PATIENCE_S = 3.0
+# A step of a large model on a CPU takes minutes at worst; what takes longer than this does not end by itself.
+_PATIENCE_S = 600.0
 
 
 class Worker(Supervised):
@@ -35,10 +39,20 @@ class Worker(Supervised):
         device: str,
         settings: JsonObject | None = None,
         on_figures: Callable[[str, JsonObject], None] = lambda name, told: None,
+        *,
+        most_calls: int | None = None,
+        patience_s: float = _PATIENCE_S,
     ) -> None:
-        """`settings` are those of `backends.worker`; `on_figures` is told what the process has counted."""
+        """`settings` are those of `backends.worker`; `on_figures` is told what the process has counted.
+
+        A call beyond `most_calls` in flight is refused (the chat engine has a queue of its own: None). A process that
+        works on for `patience_s` after its call was given up is ended and started again.
+        """
         super().__init__(name)
         self._on_figures = on_figures
+        self._most_calls, self._patience_s = most_calls, patience_s
+        self._pace = Pace(time.monotonic)
+        self._given_up: dict[int, asyncio.TimerHandle] = {}
         told = orjson.dumps(settings or {}).decode()
         self._command = [sys.executable, "-m", "backends.worker", str(folder), "--name", name]
         self._command += ["--device", device, "--settings", told]
@@ -54,7 +68,9 @@ class Worker(Supervised):
         """Send one request and give what the worker makes of it, piece by piece; leaving early cancels it."""
         await self._settled.wait()
         if self._failure is not None or self._writer is None:
-            raise Refused(self._failure or "the worker is not running", kind="server", http_status=503)
+            cause = self._failure or "the worker is not running"
+            raise Refused(cause, kind="server", http_status=503, code="model_load_failed")
+        self._refuse_if_full()
         call = next(self._ids)
         inbox = self._calls[call] = asyncio.Queue()
         finished = False
@@ -74,12 +90,40 @@ class Worker(Supervised):
                 return
         finally:
             del self._calls[call]
-            if not finished:
-                self._send(Frame(Kind.CANCEL, call))
+            self._pace.count(1, len(self._calls))
+            if not finished and not _has_ended(inbox):
+                self._give_up(call)
 
     async def aclose(self) -> None:
         """End the process; calls in flight fail."""
         await self._background.aclose()
+        self._failure = self._failure or f"{self.name} was stopped"
+        self._settled.set()
+
+    def _refuse_if_full(self) -> None:
+        calls = len(self._calls)
+        if self._most_calls is not None and calls >= self._most_calls:
+            raise Refused(
+                f"{calls} calls of {self.name} are waiting already",
+                kind="rate_limit",
+                http_status=429,
+                code="queue_full",
+                retry_after_s=self._pace.seconds_for(calls / 2),
+            )
+
+    def _give_up(self, call: int) -> None:
+        """Have the process stop working on a call; it says so, or is ended."""
+        self._send(Frame(Kind.CANCEL, call))
+        if self._process is not None:
+            process = self._process
+            loop = asyncio.get_running_loop()
+            self._given_up[call] = loop.call_later(self._patience_s, self._end_stuck, call, process)
+
+    def _end_stuck(self, call: int, process: asyncio.subprocess.Process) -> None:
+        del self._given_up[call]
+        if process.returncode is None:
+            _log.error("%s goes on with a call %g s after it was given up", self.name, self._patience_s)
+            process.kill()
 
     def _send(self, frame: Frame) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -91,7 +135,6 @@ class Worker(Supervised):
             await self._live()
             if self._failure is not None:
                 return
-            self._settled.clear()
             _log.error("the worker of %s died and is started again", self.name)
 
     async def _live(self) -> None:
@@ -115,6 +158,9 @@ class Worker(Supervised):
             self._settled.set()
         finally:
             theirs.close()
+            was_ready = self._settled.is_set()
+            if self._failure is None:
+                self._settled.clear()  # calls wait for its next life
             writer, self._writer = self._writer, None
             if writer is not None:
                 writer.close()
@@ -122,9 +168,13 @@ class Worker(Supervised):
                 ours.close()
             for inbox in self._calls.values():
                 inbox.put_nowait(None)
+            for timer in self._given_up.values():
+                timer.cancel()
+            self._given_up.clear()
+            self.memory_bytes = {}
             if process is not None:
                 await _end(process)
-                if not self._settled.is_set():  # it was never ready in this life; memory is the usual cause
+                if not was_ready:  # memory is the usual cause
                     self._failure = f"the worker of {self.name} ended while it loaded the model: {_ending(process)}"
                     self._settled.set()
 
@@ -141,8 +191,18 @@ class Worker(Supervised):
                 return
             elif frame.kind is Kind.FIGURES:
                 self._on_figures(self.name, orjson.loads(frame.payload))
+            elif frame.kind is Kind.MEMORY:
+                self.memory_bytes = orjson.loads(frame.payload)
             elif (inbox := self._calls.get(frame.call)) is not None:
                 inbox.put_nowait(frame)
+            elif frame.kind is not Kind.DATA and (timer := self._given_up.pop(frame.call, None)) is not None:
+                timer.cancel()
+
+
+def _has_ended(inbox: asyncio.Queue[Frame | None]) -> bool:
+    """Whether the last frame of a call lies unread in its inbox; takes out all of them."""
+    frames = [inbox.get_nowait() for _ in range(inbox.qsize())]
+    return any(frame is None or frame.kind is not Kind.DATA for frame in frames)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 import aiohttp
 import orjson
@@ -24,6 +24,7 @@ class Relay:
 
     def __init__(self, name: str, base_url: str, model: str, key: Secret | None = None) -> None:
         self.name = name
+        self.memory_bytes: Mapping[str, int] = {}  # it takes none here
         self._base_url = base_url.rstrip("/")
         self._model = model
         self._key = key

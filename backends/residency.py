@@ -126,10 +126,7 @@ class Residency:
 
     def status(self) -> tuple[Status, ...]:
         """All models, where they are and since when."""
-        return tuple(
-            Status(name, one.state, one.place, one.since, one.calls, one.need.memory_mb, one.reason)
-            for name, one in self._models.items()
-        )
+        return tuple(one.status for one in self._models.values())
 
     async def aclose(self) -> None:
         """End every engine and every load; calls in flight fail."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 from backends.placement import Need, Resident
@@ -15,7 +15,12 @@ State = Literal["unloaded", "loading", "loaded", "failed"]
 
 
 class Engine(Protocol):
-    """One model that runs somewhere (`backends.process.Worker`): `state` is `loading`, `ready`, or why it failed."""
+    """One model that runs somewhere (`backends.process.Worker`): `state` is `loading`, `ready`, or why it failed.
+
+    `memory_bytes` is what it takes of each device, where that is known.
+    """
+
+    memory_bytes: Mapping[str, int]
 
     def start(self) -> None: ...
 
@@ -28,7 +33,10 @@ class Engine(Protocol):
 
 
 class Status(NamedTuple):
-    """What is told of one model; `since` is a Unix time, `place` are torch's devices, `calls` are in flight."""
+    """What is told of one model; `since` is a Unix time, `place` are torch's devices, `calls` are in flight.
+
+    It is counted with `memory_mb` in all; `used_bytes` is what it takes of each device by its own account.
+    """
 
     name: str
     state: State
@@ -37,6 +45,7 @@ class Status(NamedTuple):
     calls: int
     memory_mb: int
     reason: str = ""
+    used_bytes: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,19 @@ class Tenant:
         self.idle.set()
 
     @property
+    def status(self) -> Status:
+        """What others are told of it."""
+        used_bytes = self.engine.memory_bytes if self.engine is not None else {}
+        memory_mb = self.resident.need.memory_mb if self.resident is not None else self.need.memory_mb
+        return Status(
+            self.need.name, self.state, self.place, self.since, self.calls, memory_mb, self.reason, used_bytes
+        )
+
+    @property
     def resident(self) -> Resident | None:
         """What placement needs to know of it, while it is loaded."""
-        return None if self.engine is None else Resident(self.need, self.place, self.calls, self.used)
+        if self.engine is None:
+            return None
+        used_mb = sum(self.engine.memory_bytes.get(device, 0) for device in self.place) >> 20
+        need = replace(self.need, memory_mb=used_mb) if used_mb > self.need.memory_mb else self.need
+        return Resident(need, self.place, self.calls, self.used)

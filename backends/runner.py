@@ -7,7 +7,7 @@ asks of its handler stands in `backends.endpoints`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -15,16 +15,31 @@ import orjson
 
 from backends.base import Rejected
 from backends.endpoints import ENDPOINTS
+from backends.figures import Figures
 from backends.frames import Frame, Kind
-from backends.mailbox import Letter, Mailbox, Outbox
+from backends.mailbox import Letter
 
 _log = logging.getLogger(__name__)
+
+
+class Letters(Protocol):
+    """Where calls come from (`backends.mailbox.Mailbox`)."""
+
+    def take(self, *, wait: bool) -> list[Letter]: ...
+
+    def ended(self, call: int) -> None: ...
+
+
+class Replies(Protocol):
+    """Where replies go (`backends.mailbox.Outbox`)."""
+
+    def put(self, frames: Iterable[Frame]) -> None: ...
 
 
 class Runner(Protocol):
     """One loaded model at work."""
 
-    def run(self, mailbox: Mailbox, outbox: Outbox) -> None:
+    def run(self, mailbox: Letters, outbox: Replies) -> None:
         """Answer calls for ever, in the thread that loaded the model."""
         ...
 
@@ -34,8 +49,9 @@ class HandlerRunner:
 
     def __init__(self, handler: Any, name: str) -> None:
         self._handler, self._name = handler, name
+        self._figures = Figures()
 
-    def run(self, mailbox: Mailbox, outbox: Outbox) -> None:
+    def run(self, mailbox: Letters, outbox: Replies) -> None:
         """Answer calls for ever."""
         threads = self._handler.max_parallelism if self._handler.thread_safe else 1
         if threads > 1:
@@ -47,20 +63,25 @@ class HandlerRunner:
             for letter in mailbox.take(wait=True):
                 self._one(letter, mailbox, outbox)
 
-    def _one(self, letter: Letter, mailbox: Mailbox, outbox: Outbox) -> None:
+    def _one(self, letter: Letter, mailbox: Letters, outbox: Replies) -> None:
         """Answer one call."""
         last = Frame(Kind.DONE, letter.call)
+        begun_s, is_heard = self._figures.now(), False
         try:
             if not letter.cancel.is_set():
+                self._figures.observe("queue_seconds", begun_s - letter.came_s)
                 for data in self._answer(letter):
                     if letter.cancel.is_set():
                         break
+                    if not is_heard:
+                        is_heard = True
+                        self._figures.observe("first_token_seconds", self._figures.now() - letter.came_s)
                     outbox.put([Frame(Kind.DATA, letter.call, data)])
         except Exception as error:  # one bad call must not end the model for all others
             if not isinstance(error, Rejected):
                 _log.error("a call of %s failed", self._name, exc_info=error)
             last = refusal(letter.call, error)
-        outbox.put([last])
+        outbox.put([last, *self._figures.frames()])
         mailbox.ended(letter.call)
 
     def _answer(self, letter: Letter) -> Iterator[bytes]:

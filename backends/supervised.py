@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from llmproxy.core.tasks import Background
 
@@ -16,6 +17,7 @@ class Supervised:
         self._settled = asyncio.Event()
         self._failure: str | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self.memory_bytes: Mapping[str, int] = {}  # by device, as the process tells it
 
     @property
     def pid(self) -> int | None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from backends import tiny
 from backends.base import Settings
 from backends.catalogue import HANDLERS, Catalogue, Entry, Kind, built_in
+from backends.checkpoints import added_bytes
 from backends.placement import Need
 from llmproxy.core.env import MissingVariable, expand
 
@@ -22,7 +23,7 @@ NO_FOLDER = Path("/nowhere")
 
 _PROMISES = {"tools": ("tools",), "reasoning": ("<think>", "enable_thinking")}
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "tokenizer*")
-_PICKLED = ("*.json", "*.jinja", "*.txt", "*.model", "tokenizer*", "pytorch_model*.bin")
+_PICKLED = ("*.json", "*.jinja", "*.txt", "*.model", "tokenizer*", "pytorch_model*.bin", "model.bin")
 # Copies of the same weights in other forms.
 _COPIES = ("*fp32*", "original/*", "onnx/*", "openvino/*")
 _SENTENCE_TRANSFORMERS = ("modules.json", "config_sentence_transformers.json")
@@ -58,8 +59,19 @@ class Weights:
 
     @property
     def handler(self) -> str | None:
-        """The dotted path of what runs it; None for the chat engine of the worker."""
+        """The dotted path of what runs it; None where the worker finds it by the files of a chat model."""
         return self.entry.handler or HANDLERS.get(self.kind)
+
+    @property
+    def rehearsals(self) -> frozenset[str]:
+        """What it is to show of itself when it is loaded (`backends.rehearsal`)."""
+        if self.kind not in ("chat", "vision"):
+            return frozenset({self.kind})
+        if self.entry.handler is not None:  # of tools nobody knows what it makes
+            return frozenset({"chat"}) | self.capabilities & {"vision"}
+        if not _template(self.folder):
+            return frozenset({"completions"})
+        return frozenset({"chat"}) | self.capabilities & {"tools", "vision"}
 
     @property
     def on_this_machine(self) -> bool:
@@ -83,12 +95,17 @@ class Weights:
         )
 
     def need(self) -> Need:
-        """What it asks of the machine; without a figure in the catalogue, guessed from the size of its files."""
+        """What it asks of the machine; without a figure in the catalogue, guessed from the size of its files.
+
+        FP8 weights that are written out when they are loaded take more than either says.
+        """
         entry = self.entry
         memory_mb = entry.memory_mb
         if memory_mb is None:
             size_mb = sum(path.stat().st_size for path in _weight_files(self.folder)) / (1 << 20)
             memory_mb = 0 if entry.upstream_base_url else int(size_mb * _OVERHEAD) + _PROCESS_MB
+        if not entry.command and not entry.upstream_base_url:
+            memory_mb += int(added_bytes(self.folder) / (1 << 20) * _OVERHEAD)
         return Need(self.name, memory_mb, entry.min_devices, entry.min_device_memory_mb, entry.pinned, entry.priority)
 
 
@@ -195,10 +212,15 @@ def _read(name: str, folder: Path, entry: Entry = _PLAIN, *, toy: bool = False) 
 
 
 def kind_of(folder: Path, config: Mapping[str, Any]) -> Kind:
-    """What a model is for, as its files tell; raises `WeightsMissing` for a classifier of several classes.
+    """What a model is for, as its files tell; raises `WeightsMissing` for a classifier of several classes, and for a
+    model of CTranslate2 that is no Whisper.
 
     A reranker that is a causal language model (Qwen3-Reranker) looks like a chat model: only the catalogue knows.
     """
+    if is_ctranslate(folder):
+        if "suppress_ids" not in config:  # which is all that tells
+            raise WeightsMissing(f"{folder} is a model of CTranslate2 that is no Whisper, which cannot be served")
+        return "speech"
     architectures = config.get("architectures")
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     if architecture.endswith("ForSequenceClassification"):
@@ -215,6 +237,13 @@ def kind_of(folder: Path, config: Mapping[str, Any]) -> Kind:
     return "embeddings" if without_head or architecture.endswith("ForMaskedLM") else "chat"
 
 
+def is_ctranslate(folder: Path) -> bool:
+    """Whether a folder holds a model in the form of CTranslate2, and not in that of transformers."""
+    if not (folder / "model.bin").is_file() or any(folder.glob("*.safetensors")):
+        return False
+    return any(folder.glob("vocabulary.*")) or (folder / "tokenizer.json").is_file()
+
+
 def _labels(config: Mapping[str, Any]) -> int:
     """Classes of a classifier; two without a word of it, as in transformers."""
     names = config.get("id2label")
@@ -223,7 +252,7 @@ def _labels(config: Mapping[str, Any]) -> int:
 
 def _capabilities(folder: Path, entry: Entry, kind: Kind) -> frozenset[str]:
     """Those of the catalogue; else the template's for a model that chats, and its kind for any other."""
-    prefill = {"prefill"} if kind == "chat" else set()
+    prefill = {"prefill"} if kind in ("chat", "vision") else set()
     if entry.capabilities:
         return frozenset(entry.capabilities) - {"chat"} | prefill
     if kind not in ("chat", "vision"):
@@ -242,7 +271,8 @@ def _window(config: Mapping[str, Any]) -> int | None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    return [*folder.glob("*.safetensors")] or [*folder.glob("pytorch_model*.bin")]
+    found = [*folder.glob("*.safetensors")] or [*folder.glob("pytorch_model*.bin")]
+    return found or ([folder / "model.bin"] if is_ctranslate(folder) else [])
 
 
 def _template(folder: Path) -> str:

@@ -3,15 +3,18 @@
 python -m backends.worker FOLDER --name NAME --settings JSON --fd N
 
 The settings are the fields of `backends.base.Settings` but name and folder, all of which may be left out; `handler`,
-the dotted path of one; and `engine`, as in `load`. Without a handler the folder is a causal language model.
+the dotted path of one; `engine`, as in `load`; and `rehearsals`, the capabilities that it shows before it is ready.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import signal
 import socket
 import sys
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ from backends.mailbox import Mailbox, Outbox
 from backends.runner import HandlerRunner, Runner
 from llmproxy.core.types import JsonObject
 
+_MEMORY_S = 5.0
+
 
 def load(settings: Settings, handler: str | None, engine: JsonObject) -> Runner:
     """Load the model; `engine` are the fields of `backends.engine.Limits`, and `window_s` of embeddings.
@@ -33,19 +38,25 @@ def load(settings: Settings, handler: str | None, engine: JsonObject) -> Runner:
     """
     window_s = engine.pop("window_s", 0.0)
     name = f"local/{settings.name}"
-    if handler is not None:
-        made = _named(handler)(settings)
-        if hasattr(made, "embed") and not made.thread_safe:
-            from backends.microbatch import EmbeddingRunner
+    made = _named(handler or _chat_model(settings.folder))(settings)
+    if getattr(made, "shares_batch", False):
+        from backends.answers import ChatRunner
+        from backends.engine import Limits
 
-            return EmbeddingRunner(made, name, window_s=window_s)
-        return HandlerRunner(made, name)
+        return ChatRunner(made, name, Limits(**engine))
+    if hasattr(made, "embed") and not made.thread_safe:
+        from backends.microbatch import EmbeddingRunner
 
-    from backends.answers import ChatRunner
-    from backends.chat import ChatModel
-    from backends.engine import Limits
+        return EmbeddingRunner(made, name, window_s=window_s)
+    return HandlerRunner(made, name)
 
-    return ChatRunner(ChatModel(settings), name, Limits(**engine))
+
+def _chat_model(folder: Path) -> str:
+    """The class that runs the chat model in a folder: another one where its files say that it reads images."""
+    from backends.weights import kind_of
+
+    config = orjson.loads((folder / "config.json").read_bytes())
+    return "backends.vision.VisionModel" if kind_of(folder, config) == "vision" else "backends.chat.ChatModel"
 
 
 def _named(handler: str) -> Any:
@@ -71,19 +82,41 @@ def _silence() -> None:
 def main(folder: Path, name: str, told: str, device: str | None, fd: int) -> None:
     """Load the model in FOLDER and serve it over the socket FD."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the server ends its workers itself
+    gc.disable()  # what is imported stays: to look at it again and again would take a tenth of the start
     sock = socket.socket(fileno=fd)
     mailbox = Mailbox(sock)
     try:
         fields: JsonObject = {"device": "auto", **orjson.loads(told), **({"device": device} if device else {})}
-        handler, engine = fields.pop("handler", None), fields.pop("engine", {})
+        handler, engine, shown = fields.pop("handler", None), fields.pop("engine", {}), fields.pop("rehearsals", ())
         _silence()
-        runner = load(Settings(name=name, folder=folder, **fields), handler, engine)
+        settings = Settings(name=name, folder=folder, **fields)
+        runner = load(settings, handler, engine)
+        if shown:
+            from backends.rehearsal import rehearse
+
+            rehearse(runner, shown)
     except Exception as error:  # whatever keeps a model from loading is told to the server, which fails over
         sock.sendall(encode(Frame(Kind.FAILED, 0, f"{type(error).__name__}: {error}".encode())))
         sys.exit(1)
+    gc.freeze()
+    gc.enable()
     outbox = Outbox(sock)
-    outbox.put([Frame(Kind.READY, 0)])
+    outbox.put([_memory(settings.device), Frame(Kind.READY, 0)])
+    threading.Thread(target=_tell_memory, args=(settings.device, outbox), name="memory", daemon=True).start()
     runner.run(mailbox, outbox)
+
+
+def _memory(device: str) -> Frame:
+    from backends.devices import memory_bytes
+
+    return Frame(Kind.MEMORY, 0, orjson.dumps(memory_bytes(device)))
+
+
+def _tell_memory(device: str, outbox: Outbox) -> None:
+    """Tell what the process takes, now and then."""
+    while True:
+        time.sleep(_MEMORY_S)
+        outbox.put([_memory(device)])
 
 
 if __name__ == "__main__":

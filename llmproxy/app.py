@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import random
@@ -196,6 +196,8 @@ class Runtime:
             scraped=lambda: self.refresher.status() if self.refresher is not None else {},
         )
         self.refresher: Refresher | None = None
+        # Told with the reason when a local model that must be there cannot be loaded.
+        self.on_broken: Callable[[str], None] = lambda reason: None
         self._quotas = QuotaWatch(self.ledger, lambda: self.inventory.catalog)
         self._background = Background()
         self._keeper: Keeper | Shared | None = None
@@ -213,6 +215,8 @@ class Runtime:
         if self._keeper is not None:
             await self._keeper.start()
         await self._adopt(self.parts)
+        if self.config.local.warm_up == "strict" and self._local is not None:
+            self._background.start(self._watch_start(self._local), "strict start")
         self.refresher = self._new_refresher()
         await self.refresher.start()
         if self.path is not None:
@@ -352,6 +356,13 @@ class Runtime:
         await self.inventory.start(providers)
         await self._quotas.start(providers.values())
 
+    async def _watch_start(self, local: LocalSource) -> None:
+        """With a strict start, what keeps one model from loading keeps the server from serving."""
+        missing = {name: why for name, why in self.parts.missing.items() if name.partition("/")[0] == "local"}
+        problems = missing or await local.warmed()
+        if problems:
+            self.on_broken("; ".join(f"{name}: {why}" for name, why in problems.items()))
+
     async def _replace_local(self, new: LocalSource | None) -> None:
         old, self._local = self._local, new
         if new is not None:
@@ -407,16 +418,17 @@ def _setting(config: Config, warm: frozenset[str], metrics: Metrics) -> Setting:
     local = config.local
     reach = Reach(hosts=local.image_hosts, timeout_s=local.image_timeout)
     return Setting(
-        local.device,
-        Limits(local.memory_limit_mb, local.idle_unload, local.load_timeout),
-        warm if local.warm_up != "off" else frozenset(),
-        ImagePolicy(reach, max_bytes=int(local.image_limit_mb * (1 << 20))),
-        int(local.audio_limit_mb * (1 << 20)),
-        {"rows": local.max_concurrent, "waiting": local.max_waiting, "window_s": local.batch_window_ms / 1000},
-        frozenset(local.trust_remote_code),
-        metrics.local.told,
-        metrics.local.image_rejected,
-        local.warm_up == "strict",
+        device=local.device,
+        limits=Limits(local.memory_limit_mb, local.idle_unload, local.load_timeout),
+        warm=warm if local.warm_up != "off" else frozenset(),
+        images=ImagePolicy(reach, max_bytes=int(local.image_limit_mb * (1 << 20))),
+        audio_limit_bytes=int(local.audio_limit_mb * (1 << 20)),
+        engine={"rows": local.max_concurrent, "waiting": local.max_waiting, "window_s": local.batch_window_ms / 1000},
+        most_calls=local.max_concurrent + local.max_waiting,
+        trusted=frozenset(local.trust_remote_code),
+        on_figures=metrics.local.told,
+        on_image_rejected=metrics.local.image_rejected,
+        strict=local.warm_up == "strict",
     )
 
 

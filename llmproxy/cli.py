@@ -70,6 +70,7 @@ def read_config(path: Path | None) -> tuple[Config, Path | None]:
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False))
 @click.option("--no-local", is_flag=True, help="Do not run local models.")
+@click.option("--strict", is_flag=True, help="End if a local model of the configuration cannot be loaded at the start.")
 @click.option(
     "--state", "state_url", metavar="URL", help="Where counts are kept: sqlite, memory, redis://HOST:PORT/DB."
 )
@@ -80,6 +81,7 @@ def serve(
     port: int | None,
     log_level: str | None,
     no_local: bool,
+    strict: bool,
     state_url: str | None,
     workers: int,
 ) -> None:
@@ -94,6 +96,7 @@ def serve(
     try:
         config = config.with_server(server)
         config = config if state_url is None else config.with_state(state_url)
+        config = config.with_strict_start() if strict else config
         processes.run(config, path=path, local=not no_local, workers=workers)
     except LlmproxyError as error:
         raise Failing(error) from error

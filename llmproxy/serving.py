@@ -43,7 +43,13 @@ async def _serve(config: Config, path: Path | None, local: bool, workers: int, f
     app = build_app(config, path=path, local=local, workers=workers)
     services, server = app[SERVICES], config.server
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
-    stop = asyncio.Event()
+    stop, broken = asyncio.Event(), list[str]()
+
+    def give_up(reason: str) -> None:
+        broken.append(reason)
+        stop.set()
+
+    app[RUNTIME].on_broken = give_up
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -67,6 +73,8 @@ async def _serve(config: Config, path: Path | None, local: bool, workers: int, f
             announce(app[RUNTIME], f"{url} with {workers} workers" if workers > 1 else url)
         await stop.wait()
         await _drain(services, server.grace)
+        if broken:
+            raise ConfigError(f"local.models, with a strict start: {broken[0]}")
     finally:
         await background.aclose()
         await runner.cleanup()

@@ -21,6 +21,7 @@ from llmproxy.core.errors import ConfigError
 _log = logging.getLogger(__name__)
 
 _REDIS = "docker run -d -p 6379:6379 redis   (or: apt install redis-server)"
+_MISCONFIGURED = 2
 # A worker that gives up sooner than this has something wrong with it that a new one would have too.
 _SOON_S = 5.0
 
@@ -67,10 +68,10 @@ def run(config: Config, *, path: Path | None, local: bool, workers: int) -> None
                 del running[number]
                 if stopping:
                     continue
-                given_up = worker.exitcode is not None and worker.exitcode > 0
-                if given_up and time.monotonic() - started[number] < _SOON_S:
+                failed = worker.exitcode is not None and worker.exitcode > 0
+                if worker.exitcode == _MISCONFIGURED or (failed and time.monotonic() - started[number] < _SOON_S):
                     stop()
-                    raise ConfigError(f"worker {number} ended at once (exit code {worker.exitcode}); see above")
+                    raise ConfigError(f"worker {number} gave up (exit code {worker.exitcode}); see above")
                 _log.error("worker %d ended with exit code %s and is replaced", number, worker.exitcode)
                 running[number] = begin(number)
 
@@ -94,4 +95,4 @@ def _work(config: Config, path: Path | None, local: bool, workers: int, number: 
         serving.run(config, path=path, local=local, workers=workers, first=number == 0)
     except ConfigError as error:
         _log.error("%s", error.message)
-        raise SystemExit(2) from None
+        raise SystemExit(_MISCONFIGURED) from None

@@ -191,7 +191,8 @@ class Local(Section):
     warm_up: Annotated[
         Literal["on", "off", "strict"],
         Field(
-            description="`on` loads models at the start as far as they fit; `strict`: `/ready` waits for all of them"
+            description="`on` loads models at the start as far as they fit; `strict`: `/ready` waits for all of them, "
+            "and the server ends if one cannot be loaded"
         ),
     ] = "on"
     memory_limit_mb: Annotated[
@@ -379,6 +380,12 @@ class Config(Section):
     def with_server(self, server: Server) -> Config:
         """This configuration with another `server` part, as command-line flags make it."""
         changed = self.model_copy(update={"server": server})
+        changed._warnings = self._warnings
+        return changed
+
+    def with_strict_start(self) -> Config:
+        """This configuration, where no local model may be missing at the start."""
+        changed = self.model_copy(update={"local": self.local.model_copy(update={"warm_up": "strict"})})
         changed._warnings = self._warnings
         return changed
 

@@ -6,6 +6,7 @@
     │   ├── InvalidJson · InvalidRequest · InvalidApiKey · ModelNotFound · RequestTooLarge · MethodNotAllowed
     ├── ProxyError                     blames this proxy or the state of all candidates together
     │   ├── NoCandidates · QuotaExhausted · CapabilityUnmet · AllCandidatesFailed · DeadlineExceeded · ShuttingDown
+    │   ├── ModelUnavailable           local models cannot be loaded
     │   ├── NotInstalled               a part of the installation is missing
     └── AttemptError                   blames one candidate: the loop goes on to the next one
         ├── ConnectFailed · ConnectionLost · TimedOut
@@ -145,6 +146,16 @@ class SameRefusal(ProxyError):
     def __init__(self, message: str, *, refusal_status: int, code: str, param: str | None) -> None:
         super().__init__(message, param=param)
         self.refusal_status = refusal_status
+        self.code = code
+
+
+class ModelUnavailable(ProxyError):
+    """Every model that could answer is one of this machine, and none can be loaded, or has the memory."""
+
+    status = 503
+
+    def __init__(self, message: str, *, code: str, retry_after_s: float | None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
         self.code = code
 
 

@@ -10,6 +10,7 @@ from llmproxy.core.errors import (
     CapabilityUnmet,
     LlmproxyError,
     ModelNotFound,
+    ModelUnavailable,
     NoCandidates,
     NoRoom,
     QuotaExhausted,
@@ -21,6 +22,8 @@ from llmproxy.core.types import Plan
 from llmproxy.routing.planner import soonest_s
 
 _RELAYED = frozenset({400, 413, 422})
+# What local models say that cannot be loaded, or that have no memory for a request.
+_UNAVAILABLE = frozenset({"insufficient_memory", "model_load_failed"})
 _CODES = {"context_length": "context_length_exceeded", "too_large": "request_too_large"}
 
 
@@ -50,6 +53,8 @@ def of_failures(plan: Plan, failures: Sequence[AttemptError]) -> LlmproxyError:
         statuses = {refusal.http_status for refusal in refusals}
         if len(statuses) == 1 and statuses <= _RELAYED:
             return same_refusal(refusals[0])
+        if len(codes := {refusal.upstream_code for refusal in refusals}) == 1 and codes <= _UNAVAILABLE:
+            return _unavailable(plan, refusals)
         if all(refusal.kind == "not_found" for refusal in refusals):
             return ModelNotFound(f"{plan.asked}: {refusals[-1].message}", param="model")
     limited = [failure for failure in failures if _is_limited(failure)]
@@ -69,6 +74,15 @@ def same_refusal(refused: Refused) -> SameRefusal:
     # An error that came under a 200 (or inside a stream) is still the client's own fault, not an answer.
     status = refused.http_status if refused.http_status and refused.http_status >= 400 else 400
     return SameRefusal(refused.message, refusal_status=status, code=code, param=refused.param)
+
+
+def _unavailable(plan: Plan, refusals: Sequence[Refused]) -> ModelUnavailable:
+    waits = [refusal.retry_after_s for refusal in refusals if refusal.retry_after_s is not None]
+    return ModelUnavailable(
+        f"{plan.asked}: {refusals[-1].message}",
+        code=refusals[-1].upstream_code or "",
+        retry_after_s=min(waits) if waits else None,
+    )
 
 
 def _is_limited(failure: AttemptError) -> bool:

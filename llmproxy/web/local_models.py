@@ -25,6 +25,8 @@ def states(models: LocalModels | None) -> dict[str, JsonObject]:
         told: JsonObject = {"state": status.state, "since": round(status.since), "memory_mb": status.memory_mb}
         if status.place:
             told["devices"] = list(status.place)
+        if status.used_bytes:
+            told["used_mb"] = {device: used >> 20 for device, used in status.used_bytes.items()}
         if status.calls:
             told["in_flight"] = status.calls
         if status.reason:

@@ -97,7 +97,9 @@ def reader(
     reasons: list[str] = []
     reach = Reach(hosts, frozenset(server.address for server in servers), timeout_s=timeout_s)
     policy = ImagePolicy(reach, **limits)
-    return Refusals(ImageReader(policy, reasons.append, resolver=resolver, ssl_context=trust), reasons)
+    return Refusals(
+        ImageReader(policy, lambda _, reason: reasons.append(reason), resolver=resolver, ssl_context=trust), reasons
+    )
 
 
 # -- servers and names --------------------------------------------------------------------------------------------
@@ -801,7 +803,9 @@ async def test_nobody_listens(certificate: Certificate) -> None:
         address = listener.getsockname()
     reasons: list[str] = []
     policy = ImagePolicy(Reach(ANY_HOST, frozenset({address})))
-    refusals = Refusals(ImageReader(policy, reasons.append, resolver=Names(["127.0.0.1"])), reasons)
+    refusals = Refusals(
+        ImageReader(policy, lambda _, reason: reasons.append(reason), resolver=Names(["127.0.0.1"])), reasons
+    )
     assert await refusals.reason(f"https://images.test:{address[1]}/a.png") == "unreachable"
     assert await reader(hosts=ANY_HOST).reason("https://nobody.invalid/a.png") == "unreachable"
 

@@ -234,6 +234,7 @@ class Line:
         self._ours, theirs = socket.socketpair()
         self.model = Letters()
         self._runner = EmbeddingRunner(self.model, "local/letters", **how)
+        self.told: list[dict[str, list[float]]] = []
         self._mailbox, self._outbox = Mailbox(theirs, gone=theirs.close), Outbox(theirs, gone=theirs.close)
 
     def call(self, number: int, body: Any, endpoint: str = "embeddings") -> None:
@@ -248,11 +249,17 @@ class Line:
 
     def answer(self, number: int) -> Any:
         """The body of the answer, or the error, that comes next; it must be that of `number`."""
-        frame = receive_blocking(self._ours)
+        frame = self.frame()
         if frame.kind is Kind.DATA:
-            assert receive_blocking(self._ours) == Frame(Kind.DONE, number)
+            assert self.frame() == Frame(Kind.DONE, number)
         assert frame.call == number
         return json.loads(frame.payload) if frame.payload else None
+
+    def frame(self) -> Frame:
+        """The next frame of a call; the figures before it are kept in `told`."""
+        while (frame := receive_blocking(self._ours)).kind is Kind.FIGURES:
+            self.told.append(json.loads(frame.payload)["observed"])
+        return frame
 
     def close(self) -> None:
         self._ours.shutdown(socket.SHUT_RDWR)
@@ -283,6 +290,22 @@ def test_answers(line: Line) -> None:
     assert second["usage"]["prompt_tokens"] == 4
 
 
+def test_what_is_counted(line: Line) -> None:
+    """How long calls waited, how many texts were computed together, and the share of each call that was known."""
+    line.call(1, {"input": ["a", "b"]})
+    line.turn()
+    line.answer(1)
+    line.call(2, {"input": ["a", "b", "c", "d"]})
+    line.turn()
+    line.answer(2)
+    line.call(3, {})
+    line.turn()
+    line.answer(3)
+    assert [told["batch_rows"] for told in line.told] == [[2], [2]]
+    assert [told["cached_share"] for told in line.told] == [[0.0], [0.5]]
+    assert all(0 <= told["queue_seconds"][0] < 60 for told in line.told)
+
+
 @pytest.mark.parametrize(
     ("body", "code", "param"),
     [
@@ -299,10 +322,10 @@ def test_refusals(line: Line, body: Any, code: str, param: str) -> None:
     line.turn()
     answers = {}
     for _ in range(2):
-        frame = receive_blocking(line._ours)
+        frame = line.frame()
         answers[frame.call] = json.loads(frame.payload)
         if frame.kind is Kind.DATA:
-            assert receive_blocking(line._ours) == Frame(Kind.DONE, frame.call)
+            assert line.frame() == Frame(Kind.DONE, frame.call)
     assert (answers[1]["status"], answers[1]["code"], answers[1]["param"]) == (400, code, param)
     assert answers[2]["data"][0]["embedding"] == [1.0, 1.0]
 

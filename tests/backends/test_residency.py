@@ -30,6 +30,7 @@ class FakeEngine:
     name: str
     place: tuple[str, ...]
     state: str = "loading"
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def start(self) -> None:
         self.machine.started.append(self.name)
@@ -185,6 +186,21 @@ async def test_the_least_recently_used_leaves() -> None:
         assert await use(residency, "d") == "d"
         assert machine.ended == ["c"]
         assert machine.loaded() == {"a", "b", "d"}
+
+
+async def test_a_model_counts_with_what_it_takes() -> None:
+    """One that takes more than was thought gives back as much when it leaves, and is told of; less changes nothing."""
+    first, second = Need("first", 300), Need("second", 800)
+    async with residency_of(first, second, limits=Limits(memory_mb=900)) as (residency, machine):
+        await residency.load("first")
+        [engine] = machine.running
+        for used_mb, counted_mb in ((200, 300), (700, 700)):
+            engine.memory_bytes = {"cpu": used_mb << 20}
+            told = status_of(residency, "first")
+            assert (told.memory_mb, told.used_bytes) == (counted_mb, {"cpu": used_mb << 20})
+        await residency.load("second")
+        assert machine.ended == ["first"]
+        assert status_of(residency, "first").memory_mb == 300
 
 
 async def test_lower_priority_leaves_first() -> None:

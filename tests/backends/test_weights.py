@@ -166,7 +166,7 @@ def test_what_a_folder_is_for(
     for name in files:
         (folder / name).write_text("[]")
     weights = resolve(str(folder))
-    promised = {"chat": {"prefill", "tools"}, "vision": {"vision", "tools"}}.get(kind, {kind})
+    promised = {"chat": {"prefill", "tools"}, "vision": {"vision", "tools", "prefill"}}.get(kind, {kind})
     assert (weights.kind, weights.capabilities) == (kind, promised)
     assert weights.handler == catalogue.HANDLERS.get(weights.kind)
 
@@ -260,6 +260,22 @@ def test_what_a_model_asks_of_the_machine(tmp_path: Path) -> None:
     assert resolve("b", listed).need().memory_mb == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "memory_mb"), [("", 610), ("memory_mb: 700", 704), ("command: 'serve {folder}'", 606)]
+)
+def test_fp8_weights_take_more_where_they_are_written_out(tmp_path: Path, fields: str, memory_mb: int) -> None:
+    """Each FP8 weight takes a second byte in memory, beyond the size of its file and the figure of the catalogue; a
+    server of its own keeps them as they are."""
+    config = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    folder = model_in(tmp_path / "m", config=config)
+    tensors = {"a.weight": ("F8_E4M3", [2048, 2048]), "b.weight": ("BF16", [512, 1024])}
+    header = json.dumps({name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in tensors.items()}).encode()
+    file = len(header).to_bytes(8, "little") + header
+    (folder / "model.safetensors").write_bytes(file + bytes((5 << 20) - len(file)))
+    listed = own(tmp_path, f"models:\n- {{name: a, hf_repo_id: {folder}, {fields or 'quantization: fp8'}}}\n")
+    assert resolve("a", listed).need().memory_mb == memory_mb
+
+
 def test_models_of_other_servers(tmp_path: Path) -> None:
     """A model of another server needs no files; a command needs them only where it names the folder."""
     gguf = tmp_path / "gguf"
@@ -316,6 +332,44 @@ def test_pickled_weights(tmp_path: Path) -> None:
     folder = model_in(tmp_path, weights=False)
     (folder / "pytorch_model.bin").write_bytes(bytes(1 << 20))
     assert resolve(str(folder)).need().memory_mb == 601
+
+
+def ctranslate_in(folder: Path, **config: Any) -> Path:
+    """A folder that looks like a model of CTranslate2, of one MiB."""
+    model_in(folder, config=config, weights=False)
+    (folder / "model.bin").write_bytes(bytes(1 << 20))
+    (folder / "vocabulary.json").write_text("[]")
+    return folder
+
+
+def test_a_whisper_of_ctranslate(tmp_path: Path) -> None:
+    """A Whisper in the form of CTranslate2 is speech; other models of that form need a handler."""
+    weights = resolve(str(ctranslate_in(tmp_path / "whisper", suppress_ids=[1], alignment_heads=[[0, 0]])))
+    assert (weights.kind, weights.capabilities, weights.context_tokens) == ("speech", {"speech"}, None)
+    assert weights.need().memory_mb == 601
+    other = ctranslate_in(tmp_path / "other", bos_token="<s>")
+    with pytest.raises(WeightsMissing, match="a model of CTranslate2 that is no Whisper"):
+        resolve(str(other))
+    listed = own(tmp_path, f"models:\n- {{name: a, hf_repo_id: {other}, handler: my.Own, capabilities: [chat]}}\n")
+    assert resolve("a", listed).handler == "my.Own"
+
+
+def test_other_weights_beside_those_of_ctranslate(tmp_path: Path) -> None:
+    """A folder with weights of transformers is a model of transformers, whatever else is in it."""
+    folder = ctranslate_in(tmp_path / "both", architectures=["LlamaForCausalLM"])
+    (folder / "model.safetensors").touch()
+    assert resolve(str(folder)).kind == "chat"
+
+
+def test_a_pull_of_ctranslate(tmp_path: Path) -> None:
+    """A model in the form of CTranslate2 is pulled with its weights."""
+    home = tmp_path / "home"
+    home.mkdir()
+    with Hub({"Maker/whisper": ctranslate_in(tmp_path / "m", suppress_ids=[1])}) as hub:
+        pulled = command("pull", "Maker/whisper", home=home, env={"HF_ENDPOINT": hub.url})
+    assert (pulled.returncode, pulled.stderr.count("Error")) == (0, 0), pulled.stderr
+    (folder,) = (home / ".cache" / "huggingface" / "hub" / "models--Maker--whisper" / "snapshots").iterdir()
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.bin", "vocabulary.json"}
 
 
 def test_a_pull_by_name(tmp_path: Path) -> None:
