@@ -2,9 +2,12 @@
 
 Run `python -m benchmarks.local` from the root of the repository, with the `dev` extra installed; `--write FILE` puts
 the table between its two marks in that file. The model is a Qwen3 with 100 million random weights, built for the run;
-`--model FOLDER` takes another one. Each round gives every engine the same prompts in turn, and the figures are medians
-of the rounds. `generate` answers one call after the other; the static batch is one `generate` for all calls at once,
-whose first token comes with the last one, as it does not stream.
+`--shape 4b` builds one like Qwen3-4B, and `--model FOLDER` takes another one. Each round gives every engine the same
+prompts in turn, and the figures are medians of the rounds. `generate` answers one call after the other; the static
+batch is one `generate` for all calls at once, whose first token comes with the last one, as it does not stream.
+
+The share of the limit is the least time in which the machine could do the work (`benchmarks.machine`) over the time
+that it took.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.machine import Machine, Work, machine, work_of
 from llmproxy.core.page_table import page_with, rewrite
 
 MARK = "local"
@@ -38,8 +42,24 @@ class Run(NamedTuple):
 Prompts = Sequence[list[int]]
 
 
-def build(folder: Path) -> None:
-    """A Qwen3 of 100 million random bfloat16 weights with a tokenizer that knows single words only."""
+# What differs from 100 million parameters: https://huggingface.co/Qwen/Qwen3-4B/blob/main/config.json
+SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "100m": {},
+    "4b": {
+        "vocab_size": 151_936,
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def build(folder: Path, shape: str = "100m") -> None:
+    """A Qwen3 of random bfloat16 weights with a tokenizer that knows single words only."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -49,20 +69,23 @@ def build(folder: Path) -> None:
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(folder)
     torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=640,
-        intermediate_size=1920,
-        num_hidden_layers=12,
-        num_attention_heads=10,
-        num_key_value_heads=5,
-        head_dim=64,
-        max_position_embeddings=4096,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    usual = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 640,
+        "intermediate_size": 1920,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 10,
+        "num_key_value_heads": 5,
+        "head_dim": 64,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    config = Qwen3Config(**{**usual, **SHAPES[shape]})
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = Qwen3ForCausalLM._from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
 
 
 def one_by_one(model: Any, prompts: Prompts) -> Run:
@@ -85,7 +108,7 @@ def one_by_one(model: Any, prompts: Prompts) -> Run:
     begun, firsts = time.perf_counter(), []
     for prompt in prompts:
         clock = Clock()
-        ids = torch.tensor([prompt])
+        ids = torch.tensor([prompt], device=model.device)
         model.generate(ids, attention_mask=torch.ones_like(ids), streamer=clock, **_GREEDY)
         firsts.append(clock.puts[1] - begun)
     return _run(begun, len(prompts), firsts)
@@ -96,7 +119,7 @@ def static_batch(model: Any, prompts: Prompts) -> Run:
     import torch
 
     begun = time.perf_counter()
-    ids = torch.tensor(prompts)
+    ids = torch.tensor(prompts, device=model.device)
     model.generate(ids, attention_mask=torch.ones_like(ids), **_GREEDY)
     return _run(begun, len(prompts), [time.perf_counter() - begun])
 
@@ -125,32 +148,53 @@ def _run(begun: float, calls: int, firsts: Sequence[float]) -> Run:
     return Run(calls * COMPLETION_TOKENS / (time.perf_counter() - begun), statistics.median(firsts))
 
 
-def measure(folder: Path, rounds: int, only: Sequence[int]) -> dict[tuple[str, int], Run]:
-    """The medians of every engine at every concurrency, after two calls that warm each of them up."""
+class Measured(NamedTuple):
+    """By engine and concurrency the medians of all rounds; what the machine can do, and what there is to do."""
+
+    runs: dict[tuple[str, int], Run]
+    machine: Machine
+    work: Work
+
+    def share(self, calls: int, tokens_per_s: float) -> float:
+        """The least time for so many calls, over the time that they took."""
+        took_s = calls * COMPLETION_TOKENS / tokens_per_s
+        return self.work.least_s(self.machine, calls, PROMPT_TOKENS, COMPLETION_TOKENS) / took_s
+
+
+def measure(folder: Path, rounds: int, only: Sequence[int], *, alone: bool = False) -> Measured:
+    """Run every engine (with `alone` the chat engine only) at every concurrency, after calls that warm it up."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from backends.base import Settings
     from backends.chat import ChatModel
 
-    chat = ChatModel(Settings("benchmark", folder))
+    chat = ChatModel(Settings("benchmark", folder, device="auto"))
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=chat.model.dtype).eval()
+    work = work_of(plain, getattr(chat.forward, "token_bytes", 0))
     engines: dict[str, Callable[[Prompts], Run]] = {
         "`generate`, one by one": lambda prompts: one_by_one(plain, prompts),
         "`generate`, static batch": lambda prompts: static_batch(plain, prompts),
         "llmproxy": lambda prompts: continuous(chat, prompts),
     }
+    if alone:
+        engines = {"llmproxy": engines["llmproxy"]}
+        del plain
+    else:
+        plain = plain.to(chat.device)
     rng = random.Random(0)
     runs: dict[tuple[str, int], list[Run]] = {}
     with torch.inference_mode():
         for engine in engines.values():
             engine(_prompts(rng, 2))
+        most = machine(chat.device, chat.model.dtype)
         for concurrency in list(only) * rounds:
             # New prompts in each round: none of them begins as one that is known.
             prompts = _prompts(rng, concurrency)
             for name, engine in engines.items():
                 runs.setdefault((name, concurrency), []).append(engine(prompts))
-    return {key: Run(*map(statistics.median, zip(*found, strict=True))) for key, found in runs.items()}
+    medians = {key: Run(*map(statistics.median, zip(*found, strict=True))) for key, found in runs.items()}
+    return Measured(medians, most, work)
 
 
 def _prompts(rng: random.Random, count: int) -> Prompts:
@@ -158,19 +202,26 @@ def _prompts(rng: random.Random, count: int) -> Prompts:
 
 
 HEAD = (
-    "| engine | calls at once | tokens/s | of `generate` | first token, median |",
-    "|---|---:|---:|---:|---:|",
+    "| engine | calls at once | tokens/s | of `generate` | of the limit | first token, median |",
+    "|---|---:|---:|---:|---:|---:|",
 )
 
 
-def rows(found: dict[tuple[str, int], Run]) -> list[str]:
-    """The lines of the table."""
-    base = {concurrency: run.tokens_per_s for (name, concurrency), run in found.items() if "one by one" in name}
-    return [
-        f"| {name} | {concurrency} | {run.tokens_per_s:.0f} | {run.tokens_per_s / base[concurrency]:.1f} × | "
-        f"{run.first_token_s * 1000:.0f} ms |"
-        for (name, concurrency), run in sorted(found.items(), key=lambda entry: entry[0][1])
+def rows(found: Measured) -> list[str]:
+    """The lines of the table, and what the limit is."""
+    runs = found.runs
+    base = {concurrency: run.tokens_per_s for (name, concurrency), run in runs.items() if "one by one" in name}
+    lines = [
+        f"| {name} | {calls} | {run.tokens_per_s:.0f} | {_times(run.tokens_per_s, base.get(calls))} | "
+        f"{found.share(calls, run.tokens_per_s):.0%} | {run.first_token_s * 1000:.0f} ms |"
+        for (name, calls), run in sorted(runs.items(), key=lambda entry: entry[0][1])
     ]
+    weights_mb = found.work.weight_bytes / 1e6
+    return [*lines, "", f"The limit: {weights_mb:.0f} MB of weights for each step, on a machine with {found.machine}."]
+
+
+def _times(value: float, base: float | None) -> str:
+    return "-" if base is None else f"{value / base:.1f} ×"
 
 
 def main() -> None:
@@ -178,6 +229,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--concurrency", type=int, nargs="+", default=list(CONCURRENCIES))
+    parser.add_argument("--shape", choices=list(SHAPES), default="100m", help="of the model that is built")
+    parser.add_argument("--alone", action="store_true", help="measure the chat engine only")
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="a model with a vocabulary of 32,000 or more")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures")
     parser.add_argument("--write", type=page_with(MARK), metavar="FILE", help="Markdown file with the two marks")
@@ -185,12 +238,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = options.model or Path(made)
         if options.model is None:
-            build(folder)
-        found = measure(folder, options.rounds, options.concurrency)
+            build(folder, options.shape)
+        found = measure(folder, options.rounds, options.concurrency, alone=options.alone)
     lines = [*HEAD, *rows(found)]
     print(*lines, sep="\n")
     if options.json:
-        options.json.write_text(json.dumps([[*key, *run] for key, run in found.items()]), encoding="utf-8")
+        options.json.write_text(json.dumps([[*key, *run] for key, run in found.runs.items()]), encoding="utf-8")
     if options.write:
         rewrite(options.write, "\n".join(lines), MARK)
 
