@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from backends import linear
 from backends.base import Cancel, Rejected, Settings
 from backends.devices import device_of, dtype_of, half_where_fast
-from backends.forward import Forward, forward_of
+from backends.forward import Forward
 from backends.parameters import Sampling, template_options, with_defaults
 from backends.quantization import load_model
 from backends.reading import Reading
@@ -24,6 +24,7 @@ from backends.sight import Sight
 from backends.structure import Structure, read_structure
 from backends.templates import continues, for_template, rendered
 from backends.toolcalls import family_of, markers, parser
+from backends.ways import forward_of
 from llmproxy.core.types import JsonObject
 
 # A request may hold more prompts than one, as token ids or as texts.

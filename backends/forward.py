@@ -6,32 +6,22 @@ one out. Methods that compute may raise what torch raises without memory, or `Ca
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from backends.kvcache import SlotCache, common_tokens
 from backends.prefill import Prefill
 from backends.prefixes import Prefixes
 from backends.rows import Found, Job, Row
 from backends.sight import Sight
-from backends.solo import SoloForward, has_three_dimensions
+from backends.solo import has_three_dimensions
 from backends.watch import watching
-
-_log = logging.getLogger(__name__)
 
 # What is kept of sequences that ended: so much, or a quarter of the memory for those that run.
 _PREFIX_BYTES = 1 << 30
 _NOTHING: Mapping[str, torch.Tensor] = {}
-# What is read at once of the example: so little that it is read in parts.
-_EXAMPLE_TOKENS = 32
-# Of a model that takes other arguments, or another cache: it is run in its own way.
-_MISMATCHES = (TypeError, ValueError, AttributeError, RuntimeError, IndexError, NotImplementedError)
 
 
 class Forward(Protocol):
@@ -62,7 +52,7 @@ class SlotForward:
     batched = True
 
     def __init__(self, model: Any, device: str, budget_tokens: int | None = None, token_bytes: int = 0) -> None:
-        self._model, self._device = model, device
+        self.model, self.device = model, device
         self._three_dimensional = has_three_dimensions(model)
         self._budget_tokens, self.token_bytes = budget_tokens, token_bytes
         self.cache = SlotCache(budget_tokens)
@@ -109,7 +99,7 @@ class SlotForward:
         if prefill.sight is None:
             logits = self._run(prefill.cache, ids, columns)
         else:
-            with watching(self._model, prefill.cancel):
+            with watching(self.model, prefill.cancel):
                 logits = self.see(prefill.cache, prefill.sight, ids[0], columns[0])
         return logits if prefill.advance(len(ids[0])) else None
 
@@ -126,11 +116,31 @@ class SlotForward:
 
     def decode(self, rows: Sequence[Row]) -> torch.Tensor:
         """The logits (rows, vocab) after the last token of each row."""
-        columns = [[len(row.ids) - 1] for row in rows]
-        positions = None
+        columns = [len(row.ids) - 1 for row in rows]
+        positions = columns
         if self._three_dimensional and any(row.offset for row in rows):
-            positions = torch.tensor([[len(row.ids) - 1 + row.offset] for row in rows], device=self._device)
-        return self._run(self.cache, [row.ids[-1:] for row in rows], columns, positions)
+            positions = [column + row.offset for column, row in zip(columns, rows, strict=True)]
+        return self.follow([row.ids[-1] for row in rows], columns, positions)
+
+    def follow(self, tokens: list[int], columns: list[int], positions: list[int]) -> torch.Tensor:
+        """Read one token in each of the first slots; the logits (rows, vocab) after them."""
+        place = self.upright(columns)
+        shifted = place if positions is columns else self.upright(positions)
+        return self.compute(self.cache, max(columns) + 1, self.upright(tokens), place, shifted)
+
+    def fill(self, prompts: Sequence[list[int]]) -> None:
+        """Read prompts into the first slots."""
+        longest = max(map(len, prompts))
+        places = [[min(place, len(prompt) - 1) for place in range(longest)] for prompt in prompts]
+        self._run(
+            self.cache,
+            [[prompt[place] for place in each] for prompt, each in zip(prompts, places, strict=True)],
+            places,
+        )
+
+    def upright(self, values: list[int]) -> torch.Tensor:
+        """(rows, 1) on the device."""
+        return torch.tensor(values, device=self.device)[:, None]
 
     def leave(self, slot: int, rows: Sequence[Row], *, keep: bool) -> None:
         """Take out the row in `slot`; the last of `rows` comes into its place."""
@@ -142,7 +152,11 @@ class SlotForward:
         if slot != last:
             self.cache.move(last, slot, len(rows[last].ids) - 1)
         if last == 0:
-            self.cache.clear()
+            self.empty()
+
+    def empty(self) -> None:
+        """The last row is gone: give its memory back."""
+        self.cache.clear()
 
     def forget(self) -> None:
         """Give back the memory of what ended."""
@@ -151,10 +165,10 @@ class SlotForward:
     def see(self, cache: SlotCache, sight: Sight, ids: Sequence[int], columns: list[int]) -> torch.Tensor:
         """Read a part of a prompt with images into the first slot; the logits (1, vocab) after its end."""
         begin, end = columns[0], columns[-1] + 1
-        images = {name: tensor.to(self._device) for name, tensor in sight.inputs_of(begin, end).items()}
+        images = {name: tensor.to(self.device) for name, tensor in sight.inputs_of(begin, end).items()}
         positions = sight.positions_of(begin, end)
         if positions is not None:
-            positions = positions.to(self._device)
+            positions = positions.to(self.device)
         return self._run(cache, [sight.read_as(ids)], [columns], positions, images)
 
     def _run(
@@ -167,16 +181,28 @@ class SlotForward:
     ) -> torch.Tensor:
         """`positions` (rows, seq) or (3, rows, seq) are the columns by default; `images` are inputs of the model."""
         width = max(places[-1] for places in columns) + 1
-        place = torch.tensor(columns, device=self._device)
-        if positions is None:
-            positions = place
+        place = torch.tensor(columns, device=self.device)
+        tokens = torch.tensor(ids, device=self.device)
+        return self.compute(cache, width, tokens, place, place if positions is None else positions, images)
+
+    def compute(
+        self,
+        cache: SlotCache,
+        width: int,
+        ids: torch.Tensor,
+        place: torch.Tensor,
+        positions: torch.Tensor,
+        images: Mapping[str, torch.Tensor] = _NOTHING,
+    ) -> torch.Tensor:
+        """One pass over `ids` (rows, seq) in the columns `place` (rows, seq) of the first slots: the logits after the
+        last of each row, (rows, vocab). Columns from `width` on are not looked at."""
         if self._three_dimensional:
             positions = positions.expand(3, -1, -1)
         cache.aim(place, width)
-        hidden = torch.arange(width, device=self._device) > place[:, None, :, None]
-        mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=self._device)
-        out = self._model(
-            input_ids=torch.tensor(ids, device=self._device),
+        hidden = torch.arange(width, device=self.device) > place[:, None, :, None]
+        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.device)
+        out = self.model(
+            input_ids=ids,
             position_ids=positions,
             attention_mask=mask.masked_fill_(hidden, -torch.inf),
             past_key_values=cache,
@@ -186,79 +212,3 @@ class SlotForward:
         )
         logits: torch.Tensor = out.logits[:, -1]
         return logits
-
-
-class Example(NamedTuple):
-    """A short prompt with images."""
-
-    ids: Sequence[int]
-    sight: Sight
-
-
-@torch.inference_mode()
-def forward_of(model: Any, device: str, example: Example | None = None) -> Forward:
-    """The way to run `model`: batched where that gives the same logits as the model alone, for the `example` too."""
-    layers = DynamicCache(config=model.config).layers
-    if any(type(layer) is not DynamicLayer for layer in layers):
-        return SoloForward(model, device)
-    token_bytes = _probe(model, device)
-    if not token_bytes or (example is not None and not _sees_alike(model, device, example)):
-        return SoloForward(model, device)
-    return SlotForward(model, device, _free_bytes(device) // token_bytes, token_bytes)
-
-
-def _probe(model: Any, device: str) -> int:
-    """Compare two rows of unequal length with each one alone: the bytes of a token, 0 where they differ."""
-    sequences = [[1, 2, 3, 4, 5, 6, 7], [3, 1, 2, 5]]
-    forward = SlotForward(model, device)
-    try:
-        cache = SlotCache()
-        both = [sequence[:-1] + sequence[-2:-1] * (7 - len(sequence)) for sequence in sequences]
-        places = [[min(place, len(sequence) - 2) for place in range(6)] for sequence in sequences]
-        forward._run(cache, both, places)
-        logits = forward._run(cache, [ids[-1:] for ids in sequences], [[len(ids) - 1] for ids in sequences])
-        alone = torch.cat([model(torch.tensor([ids], device=device)).logits[:, -1] for ids in sequences])
-    except torch.OutOfMemoryError:
-        raise
-    except _MISMATCHES as error:
-        _log.info("%s is run row by row: %s", type(model).__name__, error)
-        return 0
-    return cache.token_bytes if _are_alike(logits, alone, model.dtype) else 0
-
-
-def _sees_alike(model: Any, device: str, example: Example) -> bool:
-    """Compare a prompt with images, read in parts, with the model alone.
-
-    Some models let the tokens of an image see what comes after them, which the mask over slots does not.
-    """
-    ids, sight = example
-    if not sight.seen:
-        return False
-    forward, cache, end = SlotForward(model, device), SlotCache(), 0
-    logits = torch.empty(0)
-    try:
-        while end < len(ids):
-            begin, end = end, sight.stop(end, min(end + _EXAMPLE_TOKENS, len(ids)))
-            logits = forward.see(cache, sight, ids[begin:end], list(range(begin, end)))
-        whole = {name: tensor.to(device) for name, tensor in sight.whole().items()}
-        return _are_alike(logits, model(**whole).logits[:, -1], model.dtype)
-    except torch.OutOfMemoryError:
-        raise
-    except _MISMATCHES as error:
-        _log.info("%s is run row by row for its images: %s", type(model).__name__, error)
-        return False
-
-
-def _are_alike(logits: torch.Tensor, alone: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether logits differ from those of the model alone by no more than rounding in `dtype` explains."""
-    tolerance = 1e-3 if dtype == torch.float32 else 0.1
-    return float((logits.float() - alone.float()).norm()) <= tolerance * float(alone.float().norm())
-
-
-def _free_bytes(device: str) -> int:
-    """What the keys and values of all rows may take."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0] * 0.8)
-    if device.startswith("mps"):
-        return int(torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()) // 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4

@@ -31,6 +31,7 @@ class SlotCache:
         self._keys: list[torch.Tensor] = []
         self._values: list[torch.Tensor] = []
         self._slots = self._length = self._width = 0
+        self.moves = 0  # how often keys and values have come to another place in memory
         self._rows = self._columns = torch.empty(0, dtype=torch.long)
 
     @property
@@ -61,6 +62,7 @@ class SlotCache:
         for tensors in (self._keys, self._values):
             for layer, tensor in enumerate(tensors):
                 tensors[layer] = _resized(tensor, ample, longer)
+        self.moves += 1
         self._slots, self._length = ample, longer
 
     def aim(self, columns: torch.Tensor, width: int) -> None:
@@ -92,6 +94,7 @@ class SlotCache:
         """Give all memory back."""
         self._keys, self._values = [], []
         self._slots = self._length = self._width = 0
+        self.moves += 1
 
     # -- what a model asks of its past_key_values ---------------------------------------------------------------------
 
@@ -118,6 +121,7 @@ class SlotCache:
     def _add_layer(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         for tensors, like in ((self._keys, keys), (self._values, values)):
             tensors.append(like.new_zeros(self._slots, like.shape[1], self._length, like.shape[3]))
+        self.moves += 1
 
 
 def bytes_of(known: KeyValues) -> int:

@@ -16,10 +16,11 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from backends.base import Rejected, Settings
 from backends.chat import ChatModel, Loaded, Prompt
-from backends.forward import Example, Forward, forward_of
+from backends.forward import Forward
 from backends.quantization import load_model
 from backends.sight import Seen, Sight, shown
 from backends.templates import for_template
+from backends.ways import Example, forward_of
 from llmproxy.core.types import JsonObject
 
 _log = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from backends.base import Settings
 from backends.chat import ChatModel
 from backends.engine import Engine, Event, Limits
-from backends.forward import SlotForward, SoloForward
+from backends.forward import SlotForward
 from backends.parameters import Sampling
 from backends.rows import End, Job, Piece, Row
 from backends.sampling import Constraint
+from backends.solo import SoloForward
 from tests.backends.build import CONTEXT_TOKENS, build_chat_model, build_tokenizer
 
 GREEDY = Sampling(temperature=0.0, max_tokens=12)
@@ -91,10 +92,18 @@ class Driver:
     """An engine of its own over a model, and all that its rows said."""
 
     def __init__(
-        self, model: ChatModel, limits: Limits | None = None, *, budget_tokens: int | None = None, **options: Any
+        self,
+        model: ChatModel,
+        limits: Limits | None = None,
+        *,
+        budget_tokens: int | None = None,
+        forward: Any = None,
+        **options: Any,
     ) -> None:
         self.model = model
-        if isinstance(model.forward, SlotForward):
+        if forward is not None:
+            self.forward = forward
+        elif isinstance(model.forward, SlotForward):
             self.forward: Any = SlotForward(model.model, "cpu", budget_tokens, model.forward.token_bytes)
         else:
             self.forward = SoloForward(model.model, "cpu")

@@ -14,8 +14,9 @@ from PIL import Image
 from backends.base import Cancel, Settings
 from backends.chat import Prompt
 from backends.engine import Limits
-from backends.forward import SlotForward, SoloForward
+from backends.forward import SlotForward
 from backends.parameters import Sampling
+from backends.solo import SoloForward
 from backends.vision import VisionModel, upright_rgb
 from tests.backends.engines import GREEDY, Driver, Heard
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from backends.engine import Limits
-from backends.forward import Example, SlotForward, SoloForward, forward_of
+from backends.forward import SlotForward
 from backends.parameters import Sampling
 from backends.rows import Row
 from backends.sight import Seen, Sight, shown
+from backends.solo import SoloForward
 from backends.vision import VisionModel, _seen
+from backends.ways import Example, forward_of
 from tests.backends.build_vision import build_vision_model
 from tests.backends.engines import GREEDY, Heard
 from tests.backends.eyes import Eyes, Json, asking, message, of_the_library, picture, settings
