@@ -32,7 +32,7 @@ HANDLERS: dict[Kind, str] = {
     "vision": "backends.vision.VisionModel",
     "embeddings": "backends.embedding.EmbeddingModel",
     "rerank": "backends.rerank.reranker",
-    "speech": "backends.transcriber.transcriber",
+    "speech": "backends.speech.transcriber.transcriber",
 }
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _KNOWN = CAPABILITIES | {"chat"}

@@ -21,7 +21,7 @@ from backends.reasoning import Reasoning, opened_by, tags_of
 from backends.rows import Decode, Job, Row
 from backends.sampling import Constraint, Sampler
 from backends.sight import Sight
-from backends.structure import Structure, read_structure
+from backends.structure.forced import Structure, read_structure
 from backends.templates import continues, for_template, rendered
 from backends.toolcalls import family_of, markers, parser
 from backends.ways import forward_of
@@ -176,7 +176,7 @@ class ChatModel:
     def constraint(self, structure: Structure) -> Callable[[], Constraint]:
         """What makes the constraint of each answer. Its first call raises `Rejected` for what cannot be compiled."""
         if self._grammars is None:
-            from backends.grammar import Grammars
+            from backends.structure.masks import Grammars
 
             self._grammars = Grammars(self.tokenizer, self.vocab_size, self._ends)
         return partial(self._grammars.constraint, structure)

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backends import transcripts
 from backends.base import (
     Cancel,
     ChatHandler,
@@ -21,6 +20,7 @@ from backends.base import (
 )
 from backends.parameters import Sampling
 from backends.render import renderer
+from backends.speech import transcripts
 from backends.text import StopStrings
 from backends.vectors import embedding_reply, read_embedding, read_rerank, rerank_reply
 from llmproxy.core.types import JsonObject
@@ -75,7 +75,7 @@ def rerank(handler: RerankHandler, request: JsonObject, cancel: Cancel, name: st
 
 def speech(handler: SpeechHandler, request: JsonObject, cancel: Cancel, name: str) -> Iterator[bytes]:
     """A transcript, in the format that was asked for."""
-    from backends.audio import read_audio
+    from backends.speech.audio import read_audio
 
     body = request["body"]
     asked = SpeechRequest(**{**body["request"], "timestamps": frozenset(body["request"]["timestamps"])})

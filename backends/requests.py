@@ -16,8 +16,8 @@ import orjson
 from backends.base import Rejected
 from backends.images import ImageReader
 from backends.parameters import read_sampling
-from backends.transcripts import CONTENT_TYPES, Task
-from backends.uploads import Upload, read_upload
+from backends.speech.transcripts import CONTENT_TYPES, Task
+from backends.speech.uploads import Upload, read_upload
 from backends.vectors import read_embedding, read_rerank
 from backends.weights import Weights
 from llmproxy.core.errors import InvalidRequest, Refused, UnsupportedParameter

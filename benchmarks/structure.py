@@ -18,7 +18,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import DynamicCache, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from backends.grammar import Grammars, read_structure
+from backends.structure.masks import Grammars, read_structure
 from llmproxy.core.page_table import page_with, rewrite
 
 MARK = "structure"

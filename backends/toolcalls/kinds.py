@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any
 from urllib.parse import unquote
 
-from backends.schema import implied_types
+from backends.structure.schema import implied_types
 
 
 @dataclass(frozen=True, slots=True)

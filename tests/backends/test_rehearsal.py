@@ -14,8 +14,8 @@ from backends.weights import HANDLERS, resolve
 from backends.worker import load
 from tests.backends.build import build_chat_model
 from tests.backends.build_rerank import build_cross_encoder
-from tests.backends.build_speech import build_whisper
 from tests.backends.build_vision import build_vision_model
+from tests.backends.speech.build import build_whisper
 
 pytestmark = pytest.mark.limit(120)
 

@@ -20,8 +20,8 @@ from PIL import Image
 
 from tests.backends.build import build_chat_model
 from tests.backends.build_rerank import build_cross_encoder
-from tests.backends.build_speech import build_whisper
 from tests.backends.build_vision import build_vision_model
+from tests.backends.speech.build import build_whisper
 from tests.servers import ROOT, Json, Server, serving, wait_until
 
 pytestmark = pytest.mark.limit(180)

@@ -18,10 +18,10 @@ import torch
 
 from backends.base import Rejected, Settings, SpeechHandler, SpeechRequest
 from backends.process import Worker
-from backends.speech import WhisperModel
-from backends.transcriber import transcriber
+from backends.speech.transcriber import transcriber
+from backends.speech.whisper import WhisperModel
 from backends.weights import is_ctranslate, resolve
-from tests.backends.build_speech import (
+from tests.backends.speech.build import (
     GREEDY,
     LANGUAGES,
     MOST_POSITIONS,
@@ -36,8 +36,8 @@ from tests.servers import ROOT, environment
 
 pytest.importorskip("faster_whisper")
 
-from backends.conversion import converted, facts_of
-from backends.ctranslate import CTranslateWhisper
+from backends.speech.conversion import converted, facts_of
+from backends.speech.ctranslate import CTranslateWhisper
 
 Folder = Callable[[Kind], Path]
 Load = Callable[[Kind], CTranslateWhisper]
@@ -56,13 +56,13 @@ class Hidden:
 sys.meta_path.insert(0, Hidden())
 from pathlib import Path
 from backends.base import Settings
-from backends.transcriber import transcriber
+from backends.speech.transcriber import transcriber
 print(type(transcriber(Settings("w", Path(sys.argv[1])))).__name__)
 """
 CONVERT = """
 import sys
 from pathlib import Path
-from backends.conversion import converted
+from backends.speech.conversion import converted
 print("ready", flush=True)
 sys.stdin.readline()
 made = converted(Path(sys.argv[1]), "int8")
@@ -433,14 +433,14 @@ def test_a_handler_that_is_named(folder: Folder, tmp_path: Path) -> None:
     """The handler of an entry of the catalogue wins over the choice."""
     from backends.catalogue import load as load_catalogue
 
-    names = ("backends.speech.WhisperModel", "backends.ctranslate.CTranslateWhisper")
+    names = ("backends.speech.whisper.WhisperModel", "backends.speech.ctranslate.CTranslateWhisper")
     entries = [
         {"name": str(place), "hf_repo_id": str(folder(SURE)), "handler": name} for place, name in enumerate(names)
     ]
     entries.append({"name": "free", "hf_repo_id": str(folder(SURE))})
     (tmp_path / "models.local.yaml").write_text(json.dumps({"models": entries}))
     found = [resolve(name, load_catalogue(tmp_path)).handler for name in ("0", "1", "free")]
-    assert found == [*names, "backends.transcriber.transcriber"]
+    assert found == [*names, "backends.speech.transcriber.transcriber"]
 
 
 @pytest.mark.limit(120)

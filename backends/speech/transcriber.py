@@ -20,7 +20,7 @@ def transcriber(settings: Settings) -> SpeechHandler:
     must = is_ctranslate(settings.folder) or settings.quantization is not None
     if must or device_of(settings).type in ("cpu", "cuda"):
         try:
-            from backends.ctranslate import CTranslateWhisper
+            from backends.speech.ctranslate import CTranslateWhisper
 
             return CTranslateWhisper(settings)
         except ImportError:
@@ -30,6 +30,6 @@ def transcriber(settings: Settings) -> SpeechHandler:
             if must:
                 raise
             _log.warning("%s runs on transformers: %s: %s", settings.name, type(error).__name__, error)
-    from backends.speech import WhisperModel
+    from backends.speech.whisper import WhisperModel
 
     return WhisperModel(settings)

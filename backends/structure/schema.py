@@ -6,7 +6,7 @@ before, because grammar compilers differ from validators there. Where it is narr
 
 - an object that lists its properties has no others, unless it says so; one without a type has the one it implies
 - numbers lie within ±(2^53 - 1) (RFC 8259, section 6) and have no exponent, so that every parser reads them
-- `format` stands for `backends.formats`, whose patterns are narrower than the formats
+- `format` stands for `backends.structure.formats`, whose patterns are narrower than the formats
 - arrays have at most 1,024 items
 - white space in patterns is what every dialect takes for it
 """
@@ -18,10 +18,10 @@ from functools import reduce
 from typing import Any
 from urllib.parse import unquote
 
-from backends.formats import PATTERNS
-from backends.merge import ANY, NEVER, Merger, Node, any_of
-from backends.merge import SchemaRefused as SchemaRefused
-from backends.scalars import LARGEST, check_pattern, integer, number, pattern_fits, string, writable
+from backends.structure.formats import PATTERNS
+from backends.structure.merge import ANY, NEVER, Merger, Node, any_of
+from backends.structure.merge import SchemaRefused as SchemaRefused
+from backends.structure.scalars import LARGEST, check_pattern, integer, number, pattern_fits, string, writable
 from llmproxy.core.schema import defect
 from llmproxy.core.types import JsonObject
 

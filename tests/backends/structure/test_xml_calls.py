@@ -13,16 +13,16 @@ import pytest
 
 from backends.base import Rejected, Settings
 from backends.chat import ChatModel, Prompt
-from backends.rawtext import whole
-from backends.scalars import pattern_fits
-from backends.structure import read_structure
+from backends.structure.forced import read_structure
+from backends.structure.raw import whole
+from backends.structure.scalars import pattern_fits
 from backends.toolcalls import ToolCall, parser
 from llmproxy.core.schema import violation
 from llmproxy.core.types import JsonObject
 from tests.backends.build import build_chat_model
-from tests.backends.build_grammar import TOKENIZERS
-from tests.backends.schemas import CONSTANTS, FORMATS, PATTERNS, Schemas
-from tests.backends.test_grammar import accepts, check_calls, constraint, ended, model, tool
+from tests.backends.structure.build import TOKENIZERS
+from tests.backends.structure.schemas import CONSTANTS, FORMATS, PATTERNS, Schemas
+from tests.backends.structure.test_masks import accepts, check_calls, constraint, ended, model, tool
 
 FAMILY = "qwen_xml"
 TOOL_SETS = 100  # for each tokenizer

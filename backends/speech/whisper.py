@@ -1,4 +1,4 @@
-"""Speech to text with Whisper on transformers; `backends.whisper` leads it through the audio. In worker processes only.
+"""Whisper on transformers; `backends.speech.windowed` leads it through the audio. In worker processes only.
 
 Tokens are drawn here, one after the other, so that a call that is given up ends between two of them.
 """
@@ -15,11 +15,11 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
-from backends.alignment import align, salience
 from backends.base import Cancel, Settings, SpeechRequest, Transcript
 from backends.devices import device_of, dtype_of
-from backends.whisper import Call, WindowedWhisper
-from backends.windows import RATE, STAMP_S, Decoded, Vocabulary
+from backends.speech.alignment import align, salience
+from backends.speech.windowed import Call, WindowedWhisper
+from backends.speech.windows import RATE, STAMP_S, Decoded, Vocabulary
 
 _SEED = 0
 

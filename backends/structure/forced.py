@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from backends.base import JsonObject, Rejected
-from backends.rawtext import without
-from backends.schema import Definitions, SchemaRefused
-from backends.toolgrammar import ANY_OBJECT, AVOIDED, COMPACT, INDENTED, Calls, json_of, quoted, rejected
-from backends.toolgrammar import MARKERS as MARKERS
+from backends.structure.calls import ANY_OBJECT, AVOIDED, COMPACT, INDENTED, Calls, json_of, quoted, rejected
+from backends.structure.calls import MARKERS as MARKERS
+from backends.structure.raw import without
+from backends.structure.schema import Definitions, SchemaRefused
 
 # Forced text is left to the model to spell in tokens: to force tokens, llguidance would have to tokenize it.
 _OPTIONS = '%llguidance {"no_forcing": true}'

@@ -13,8 +13,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.audio import RATE, AudioLimits, Resampler, Samples, read_audio, resample
 from backends.base import Rejected
+from backends.speech.audio import RATE, AudioLimits, Resampler, Samples, read_audio, resample
 
 LOUDNESS = 0.5
 

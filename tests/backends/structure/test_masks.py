@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from backends.base import Rejected
-from backends.grammar import Constraint, GrammarFailed, Grammars, read_structure, token_bytes
-from backends.structure import MARKERS
+from backends.structure.forced import MARKERS
+from backends.structure.masks import Constraint, GrammarFailed, Grammars, read_structure, token_bytes
 from backends.toolcalls import ToolCall, parser
 from llmproxy.core.schema import violation
 from llmproxy.core.types import JsonObject
-from tests.backends.build_grammar import END, PADDING, TOKENIZERS, RandomModel, Text, byte_level
-from tests.backends.schemas import Schemas
+from tests.backends.structure.build import END, PADDING, TOKENIZERS, RandomModel, Text, byte_level
+from tests.backends.structure.schemas import Schemas
 
 SCHEMAS = TOOL_SETS = 1000
 BATCH = 125

@@ -17,9 +17,9 @@ from typing import Any
 
 import orjson
 
-from backends.merge import ANY, NEVER, Merger, Node, any_of
-from backends.rawtext import ANYTHING, narrowed, without, written
-from backends.schema import SchemaRefused
+from backends.structure.merge import ANY, NEVER, Merger, Node, any_of
+from backends.structure.raw import ANYTHING, narrowed, without, written
+from backends.structure.schema import SchemaRefused
 from backends.toolcalls.kinds import Kinds, Parameters, kind_of
 
 _END = "\n</parameter>\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from backends.merge import Node, SchemaRefused
+from backends.structure.merge import Node, SchemaRefused
 
 _PIECES = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 # What these stand for in JSON Schema (ECMA-262, 22.2.2.9); regular expressions of grammars mean Unicode.

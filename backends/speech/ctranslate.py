@@ -1,4 +1,4 @@
-"""Speech to text with Whisper on CTranslate2, by way of faster-whisper; `backends.whisper` leads it through the audio.
+"""Whisper on CTranslate2, by way of faster-whisper; `backends.speech.windowed` leads it through the audio.
 
 Runs in the worker process only, and needs the extra `speech`. A window is decoded in one piece, so that a call that is
 given up ends after the temperature that is being decoded.
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from backends.base import Settings
 from backends.devices import device_of
-from backends.transcripts import LANGUAGES
+from backends.speech.transcripts import LANGUAGES
+from backends.speech.windowed import Call, WindowedWhisper
+from backends.speech.windows import STAMP_S, Decoded, Vocabulary
 from backends.weights import is_ctranslate
-from backends.whisper import Call, WindowedWhisper
-from backends.windows import STAMP_S, Decoded, Vocabulary
 
 try:
     import ctranslate2
     import faster_whisper
     from faster_whisper.feature_extractor import FeatureExtractor
 
-    from backends.conversion import converted, facts_of
+    from backends.speech.conversion import converted, facts_of
 except ImportError as error:
     raise ImportError(f"this model needs faster-whisper (pip install '.[speech]'): {error}") from error
 

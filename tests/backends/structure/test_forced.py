@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backends.base import Rejected
-from backends.structure import MARKERS, Structure, read_structure
+from backends.structure.forced import MARKERS, Structure, read_structure
 from llmproxy.core.types import JsonObject
 
 POINT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}

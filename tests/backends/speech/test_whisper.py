@@ -14,12 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.alignment import align
 from backends.base import Rejected, Settings, SpeechRequest
-from backends.speech import WhisperModel
-from backends.windows import Decoded, Span, split
+from backends.speech.alignment import align
+from backends.speech.whisper import WhisperModel
+from backends.speech.windows import Decoded, Span, split
 from tests.backends.build import build_chat_model
-from tests.backends.build_speech import (
+from tests.backends.speech.build import (
     GREEDY,
     LANGUAGES,
     MOST_POSITIONS,

@@ -14,7 +14,7 @@ from email.parser import HeaderParser
 from typing import cast, get_args
 
 from backends.base import SpeechRequest
-from backends.transcripts import RESPONSE_FORMATS, Granularity, ResponseFormat, Task, language_code
+from backends.speech.transcripts import RESPONSE_FORMATS, Granularity, ResponseFormat, Task, language_code
 from llmproxy.core.errors import InvalidRequest, UnsupportedParameter
 
 _MAX_PARTS = 32

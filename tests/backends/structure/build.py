@@ -17,7 +17,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from backends.grammar import Constraint, Grammars
+from backends.structure.masks import Constraint, Grammars
 from backends.tiny import PATH
 from backends.toolcalls import markers
 from tests.backends.build import CORPUS

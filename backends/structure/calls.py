@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.base import JsonObject, Rejected
-from backends.merge import NEVER, Node, any_of
-from backends.schema import Definitions, SchemaRefused
-from backends.xmlgrammar import functions
+from backends.structure.merge import NEVER, Node, any_of
+from backends.structure.schema import Definitions, SchemaRefused
+from backends.structure.xml_calls import functions
 
 # The tags of a family's tool calls, the one that opens them first. One that is a special token is that token.
 MARKERS: Mapping[str, tuple[str, ...]] = {

@@ -13,7 +13,7 @@ from openai.types.audio import TranscriptionVerbose
 from transformers.models.whisper.tokenization_whisper import LANGUAGES as WHISPER_LANGUAGES
 
 from backends.base import Segment, Transcript, Word
-from backends.transcripts import LANGUAGES, RESPONSE_FORMATS, ResponseFormat, events, language_code, render
+from backends.speech.transcripts import LANGUAGES, RESPONSE_FORMATS, ResponseFormat, events, language_code, render
 
 SEGMENTS = (
     Segment(

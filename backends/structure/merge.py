@@ -1,6 +1,6 @@
 """What two JSON schemas accept together, and whether they have a value in common. Pure.
 
-A node is a schema that was read (`backends.schema`): `NEVER`, or an object with one of `$ref`, `enum`, `anyOf` and
+A node is a schema that was read (`structure.schema`): `NEVER`, or an object with one of `$ref`, `enum`, `anyOf` and
 `type` (a single one) and the keywords of that type. Strings have `patterns` in place of `pattern`; an object without
 `additionalProperties` is open. A schema without a type is `anyOf` all of them, with those that it implies in `implied`.
 """

@@ -7,8 +7,8 @@ import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
-from backends.formats import PATTERNS, REFUSED
-from backends.merge import NEVER, Node, SchemaRefused
+from backends.structure.formats import PATTERNS, REFUSED
+from backends.structure.merge import NEVER, Node, SchemaRefused
 from llmproxy.core.schema import violation
 from llmproxy.core.types import JsonObject
 

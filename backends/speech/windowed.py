@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.base import Cancel, Rejected, Segment, SpeechRequest, Transcript, Word
-from backends.windows import RATE, Decoded, Span, Vocabulary, split
+from backends.speech.windows import RATE, Decoded, Span, Vocabulary, split
 
 # At 0, text that is doubtful is decoded again at the next one.
 _TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

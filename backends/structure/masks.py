@@ -12,8 +12,8 @@ import torch
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from backends.base import Rejected
-from backends.structure import Structure
-from backends.structure import read_structure as read_structure
+from backends.structure.forced import Structure
+from backends.structure.forced import read_structure as read_structure
 
 _KEPT_GRAMMARS = 128
 _BITS = 32

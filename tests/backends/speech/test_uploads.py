@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from backends.base import Segment, SpeechRequest, Transcript, Word
-from backends.transcripts import Task, render
-from backends.uploads import Upload, parts, read_upload
+from backends.speech.transcripts import Task, render
+from backends.speech.uploads import Upload, parts, read_upload
 from llmproxy.core.errors import InvalidRequest, UnsupportedParameter
 
 AUDIO = b"RIFF\r\n\r\n--\x00\xff audio \r\n"

@@ -1,0 +1,1 @@
+"""Speech to text: uploads, audio, Whisper on two engines, and transcripts."""
