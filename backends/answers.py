@@ -136,7 +136,7 @@ class ChatRunner:
             for frame in frames:
                 if frame.kind is not Kind.DATA:
                     mailbox.ended(frame.call)
-            outbox.put(self._figures.frames(last=self.idle))
+            outbox.put(self._figures.frames(last=self.idle, waiting=self._engine.waiting))
 
     def begin(self, letter: Letter) -> list[Frame]:
         """Queue a call, once its images were looked at; its error where it cannot be."""

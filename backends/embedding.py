@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from transformers import AutoModel, AutoTokenizer
 from backends.base import Cancel, Embeddings, Pooling, Rejected, Settings
 from backends.devices import device_of, dtype_of
 from backends.microbatch import by_length
+from backends.shortage import in_halves
 
 # Tokens of one pass: on a GPU as many as keep it busy, on a CPU as many as stay in its caches (measured with MiniLM).
 PASS_TOKENS = {"cuda": 16_384}
@@ -106,8 +108,12 @@ class EmbeddingModel:
         for places in by_length(lengths, self._pass_tokens):
             if cancel.is_set():
                 return Embeddings(vectors[:0], [])
-            vectors[places] = self._vectors([rows[place] for place in places]).cpu().numpy()
+            in_halves(places, partial(self._fill, vectors, rows))
         return Embeddings(vectors, lengths)
+
+    def _fill(self, vectors: np.ndarray[Any, Any], rows: Sequence[Sequence[int]], places: list[int]) -> None:
+        """Compute the vectors of some places in one pass."""
+        vectors[places] = self._vectors([rows[place] for place in places]).cpu().numpy()
 
     @torch.inference_mode()
     def _vectors(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from backends.pace import Pace
 from backends.prefill import Prefill
 from backends.rows import End, Found, Job, Piece, Row
 from backends.sampling import Drawn
+from backends.shortage import TooLarge, is_out_of_memory
 from backends.watch import Left
 
 _log = logging.getLogger(__name__)
@@ -41,14 +42,6 @@ class QueueFull(Rejected):
     def __init__(self, waiting: int, retry_after_s: float) -> None:
         super().__init__(f"{waiting} answers are waiting already", kind="rate_limit", status=429, code="queue_full")
         self.retry_after_s = retry_after_s
-
-
-class TooLarge(Rejected):
-    """A request for which there is not enough memory, even alone."""
-
-    def __init__(self) -> None:
-        message = "there is not enough memory for this request, even alone"
-        super().__init__(message, kind="server", status=503, code="insufficient_memory")
 
 
 class Event(NamedTuple):
@@ -109,7 +102,7 @@ class Engine:
             if self._rows:
                 self._draw(0, self._forward.decode(self._rows))
         except (CacheFull, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not isinstance(error, CacheFull) and not is_out_of_memory(error):
                 raise
             _log.warning("no memory for %d rows: %s", len(self._rows) + len(self._reading()), error)
             self._make_room()
@@ -255,10 +248,3 @@ def _likeliest(logits: torch.Tensor) -> list[int]:
         return logits.argmax(dim=-1).tolist()
     # numpy takes a tenth of the time that torch takes on a CPU.
     return logits.float().numpy().argmax(axis=-1).tolist()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Torch has a class for CUDA, and words for the rest."""
-    if isinstance(error, CacheFull | torch.OutOfMemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)

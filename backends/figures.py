@@ -50,7 +50,7 @@ class Figures:
             self._counted.clear()
             return told
 
-    def frames(self, *, last: bool = True) -> list[Frame]:
-        """What is to be sent now, as `due`."""
+    def frames(self, *, last: bool = True, waiting: int = 0) -> list[Frame]:
+        """What is to be sent now, as `due`, and how many answers have not begun."""
         told = self.due(last=last)
-        return [] if told is None else [Frame(Kind.FIGURES, 0, orjson.dumps(told))]
+        return [] if told is None else [Frame(Kind.FIGURES, 0, orjson.dumps({**told, "waiting": waiting}))]

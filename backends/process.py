@@ -171,7 +171,7 @@ class Worker(Supervised):
             for timer in self._given_up.values():
                 timer.cancel()
             self._given_up.clear()
-            self.memory_bytes = {}
+            self.memory_bytes, self.waiting = {}, 0
             if process is not None:
                 await _end(process)
                 if not was_ready:  # memory is the usual cause
@@ -190,7 +190,9 @@ class Worker(Supervised):
                 self._settled.set()
                 return
             elif frame.kind is Kind.FIGURES:
-                self._on_figures(self.name, orjson.loads(frame.payload))
+                told = orjson.loads(frame.payload)
+                self.waiting = told["waiting"]
+                self._on_figures(self.name, told)
             elif frame.kind is Kind.MEMORY:
                 self.memory_bytes = orjson.loads(frame.payload)
             elif (inbox := self._calls.get(frame.call)) is not None:

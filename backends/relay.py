@@ -25,6 +25,7 @@ class Relay:
     def __init__(self, name: str, base_url: str, model: str, key: Secret | None = None) -> None:
         self.name = name
         self.memory_bytes: Mapping[str, int] = {}  # it takes none here
+        self.waiting = 0
         self._base_url = base_url.rstrip("/")
         self._model = model
         self._key = key

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from backends.base import Cancel, Rejected, RerankHandler, Scores, Settings
 from backends.devices import device_of, dtype_of
 from backends.embedding import PASS_TOKENS, PASS_TOKENS_CPU, padded, usual_dtype, window_tokens
 from backends.microbatch import by_length
+from backends.shortage import in_halves
 
 # The prompt that Qwen3-Reranker was trained with, token by token (https://huggingface.co/Qwen/Qwen3-Reranker-0.6B).
 _PREFIX = (
@@ -71,9 +73,13 @@ class _Reranker(ABC):
         for places in by_length(lengths, self._pass_tokens):
             if cancel.is_set():
                 return Scores([], 0)
-            for place, score in zip(places, self._scores([rows[place] for place in places]), strict=True):
-                scores[place] = score
+            in_halves(places, partial(self._fill, scores, rows))
         return Scores(scores, sum(lengths))
+
+    def _fill(self, scores: list[float], rows: Sequence[Row], places: list[int]) -> None:
+        """Compute the scores of some places in one pass."""
+        for place, score in zip(places, self._scores([rows[place] for place in places]), strict=True):
+            scores[place] = score
 
     @torch.inference_mode()
     def _scores(self, rows: Sequence[Row]) -> list[float]:

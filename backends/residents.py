@@ -17,10 +17,11 @@ State = Literal["unloaded", "loading", "loaded", "failed"]
 class Engine(Protocol):
     """One model that runs somewhere (`backends.process.Worker`): `state` is `loading`, `ready`, or why it failed.
 
-    `memory_bytes` is what it takes of each device, where that is known.
+    `memory_bytes` is what it takes of each device, where that is known, and `waiting` how many answers have not begun.
     """
 
     memory_bytes: Mapping[str, int]
+    waiting: int
 
     def start(self) -> None: ...
 
@@ -35,7 +36,8 @@ class Engine(Protocol):
 class Status(NamedTuple):
     """What is told of one model; `since` is a Unix time, `place` are torch's devices, `calls` are in flight.
 
-    It is counted with `memory_mb` in all; `used_bytes` is what it takes of each device by its own account.
+    It is counted with `memory_mb` in all; `used_bytes` is what it takes of each device by its own account. Of its calls
+    so many answers are `waiting` for their turn.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Status(NamedTuple):
     memory_mb: int
     reason: str = ""
     used_bytes: Mapping[str, int] = {}
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +99,18 @@ class Tenant:
     @property
     def status(self) -> Status:
         """What others are told of it."""
-        used_bytes = self.engine.memory_bytes if self.engine is not None else {}
-        memory_mb = self.resident.need.memory_mb if self.resident is not None else self.need.memory_mb
+        used_bytes, waiting = (self.engine.memory_bytes, self.engine.waiting) if self.engine is not None else ({}, 0)
+        need = self.resident.need if self.resident is not None else self.need
         return Status(
-            self.need.name, self.state, self.place, self.since, self.calls, memory_mb, self.reason, used_bytes
+            need.name,
+            self.state,
+            self.place,
+            self.since,
+            self.calls,
+            need.memory_mb,
+            self.reason,
+            used_bytes,
+            waiting,
         )
 
     @property

@@ -18,6 +18,7 @@ from backends.endpoints import ENDPOINTS
 from backends.figures import Figures
 from backends.frames import Frame, Kind
 from backends.mailbox import Letter
+from backends.shortage import TooLarge, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
@@ -97,10 +98,12 @@ class HandlerRunner:
 
 
 def refusal(call: int, error: Exception) -> Frame:
-    """The frame that tells an error: a `Rejected` in its own words, any other as an internal one.
+    """The frame that tells an error: a `Rejected` in its own words, no memory as such, any other as an internal one.
 
     `retry_after_s` is told where the error has one.
     """
+    if is_out_of_memory(error):
+        error = TooLarge()
     if not isinstance(error, Rejected):
         told = f"{type(error).__name__}: {error}"
         error = Rejected(told, kind="server", status=500, code="internal_error")

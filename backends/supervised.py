@@ -17,7 +17,9 @@ class Supervised:
         self._settled = asyncio.Event()
         self._failure: str | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self.memory_bytes: Mapping[str, int] = {}  # by device, as the process tells it
+        # As the process tells it: what it takes by device, and how many answers have not begun.
+        self.memory_bytes: Mapping[str, int] = {}
+        self.waiting = 0
 
     @property
     def pid(self) -> int | None:

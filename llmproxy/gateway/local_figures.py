@@ -67,10 +67,12 @@ class LocalFigures:
         memory = GaugeMetricFamily(
             "llmproxy_local_memory_bytes", "What a loaded model takes of a device.", labels=("model", "device")
         )
+        waiting = GaugeMetricFamily("llmproxy_local_waiting", "Answers that have not begun.", labels=("model",))
         for status in self.status():
             model, is_loaded = f"local/{status.name}", status.state == "loaded"
             loaded.add_metric((model,), float(is_loaded))
+            waiting.add_metric((model,), status.waiting)
             for device in status.place if is_loaded else ():
                 counted = status.memory_mb * (1 << 20) / len(status.place)
                 memory.add_metric((model, device), status.used_bytes.get(device, counted))
-        yield from (tokens, images, loaded, memory)
+        yield from (tokens, images, loaded, waiting, memory)

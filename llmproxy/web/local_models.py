@@ -29,6 +29,8 @@ def states(models: LocalModels | None) -> dict[str, JsonObject]:
             told["used_mb"] = {device: used >> 20 for device, used in status.used_bytes.items()}
         if status.calls:
             told["in_flight"] = status.calls
+        if status.waiting:
+            told["waiting"] = status.waiting
         if status.reason:
             told["reason"] = status.reason
         found[status.name] = told

@@ -24,7 +24,7 @@ class LocalModels(Protocol):
     """Whoever loads local models (`backends.local.LocalSource`)."""
 
     def status(self) -> Sequence[Any]:
-        """Named tuples of name, state, place, since, calls, memory_mb, reason."""
+        """What `backends.residents.Status` holds, of every local model."""
         ...
 
     @property

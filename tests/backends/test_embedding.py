@@ -353,7 +353,7 @@ def test_modules_that_are_not_supported(tmp_path: Path) -> None:
 
 def test_dense_layers(tmp_path: Path) -> None:
     """Dense modules after the pooling (as in EmbeddingGemma) are applied as sentence-transformers applies them."""
-    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
     torch.manual_seed(1)
     source = build_encoder(tmp_path / "bert")

@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from backends.base import Rejected, Settings
 from backends.chat import ChatModel
-from backends.engine import Limits, QueueFull, TooLarge
+from backends.engine import Limits, QueueFull
 from backends.forward import SlotForward
 from backends.linear import PackedLinear, pack
 from backends.parameters import Sampling
+from backends.shortage import TooLarge
 from backends.solo import SoloForward
 from tests.backends.build import CONTEXT_TOKENS, build_chat_model
 from tests.backends.engines import GREEDY, Driver, build, prompt_of, reference

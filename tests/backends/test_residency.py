@@ -31,6 +31,7 @@ class FakeEngine:
     place: tuple[str, ...]
     state: str = "loading"
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    waiting: int = 0
 
     def start(self) -> None:
         self.machine.started.append(self.name)
@@ -196,8 +197,9 @@ async def test_a_model_counts_with_what_it_takes() -> None:
         [engine] = machine.running
         for used_mb, counted_mb in ((200, 300), (700, 700)):
             engine.memory_bytes = {"cpu": used_mb << 20}
+            engine.waiting = 3
             told = status_of(residency, "first")
-            assert (told.memory_mb, told.used_bytes) == (counted_mb, {"cpu": used_mb << 20})
+            assert (told.memory_mb, told.used_bytes, told.waiting) == (counted_mb, {"cpu": used_mb << 20}, 3)
         await residency.load("second")
         assert machine.ended == ["first"]
         assert status_of(residency, "first").memory_mb == 300
