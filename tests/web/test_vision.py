@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 from PIL import Image
 
@@ -416,4 +416,4 @@ async def test_a_local_model(tmp_path: Path) -> None:
             assert (reply.status, reply.json["model"]) == (200, "local/sees")
             assert (reply.json["entities"], reply.json["crop_descriptions"]) == (None, [])
             reply = await described(client, response_format=FORM, max_tokens=512)
-            jsonschema.validate(json.loads(reply.json["description"]), SCHEMA)
+            jsonschema_rs.validate(SCHEMA, json.loads(reply.json["description"]))
