@@ -127,6 +127,11 @@ class ChatRunner:
         """Whether there is nothing to do."""
         return self._engine.idle and not self._views
 
+    @property
+    def waiting(self) -> int:
+        """How many answers have not begun; of a call whose images are looked at, one."""
+        return self._engine.waiting + len(self._views)
+
     def run(self, mailbox: Letters, outbox: Replies) -> None:
         """Answer calls for ever."""
         while True:
@@ -136,7 +141,7 @@ class ChatRunner:
             for frame in frames:
                 if frame.kind is not Kind.DATA:
                     mailbox.ended(frame.call)
-            outbox.put(self._figures.frames(last=self.idle, waiting=self._engine.waiting))
+            outbox.put(self._figures.frames(last=self.idle, waiting=self.waiting))
 
     def begin(self, letter: Letter) -> list[Frame]:
         """Queue a call, once its images were looked at; its error where it cannot be."""
@@ -170,8 +175,9 @@ class ChatRunner:
         except Exception as error:  # as above: what waits may be better
             _log.exception("%s failed", self._name)
             events = self._engine.fail(error)
+        frames += [frame for event in events for frame in self._frames(event)]
         self._count()
-        return [*frames, *(frame for event in events for frame in self._frames(event))]
+        return frames
 
     def _viewed(self) -> list[Frame]:
         """Queue the calls whose images were looked at; wait a moment for one where nothing else is to be done."""

@@ -62,6 +62,7 @@ class Engine:
         self._prefills: deque[Prefill] = deque()
         self._rows: list[Row] = []
         self._room = self._limits.rows
+        self._last_try: Row | None = None  # one for which there was no memory, though it was alone
         self._pace = Pace(clock)
         self._events: list[Event] = []
 
@@ -224,14 +225,22 @@ class Engine:
         self._room = min(self._limits.rows, self._room + len(ended))
 
     def _make_room(self) -> None:
-        """Send half of the rows back to the queue, those that began last; one that does not even fit alone fails."""
-        self._forward.forget()
+        """Send half of the rows back to the queue, those that began last, and give back the memory of what ended.
+
+        One that does not even fit alone is tried once more, now that nothing else is there; then it fails.
+        """
         reading = self._reading()
         count = len(self._rows) + len(reading)
         self._prefills.clear()
         if count <= 1:
-            alone = reading or [self._leave(0, keep=False)]
-            self._events += [Event(row, TooLarge()) for row in alone]
+            [row] = reading or [self._leave(0, keep=False)]
+            if row is self._last_try:
+                self._events.append(Event(row, TooLarge()))
+            else:
+                self._waiting.appendleft(Job([row]))
+                self._room = 1
+            self._last_try = None if row is self._last_try else row
+            self._forward.forget()
             return
         self._room = count // 2
         back = [Job([row]) for row in reading]
@@ -240,6 +249,7 @@ class Engine:
             slot = min(range(len(self._rows)), key=lambda place: self._rows[place].completion_tokens)
             back.append(Job([self._leave(slot, keep=False)]))
         self._waiting.extendleft(back)
+        self._forward.forget()
 
 
 def _likeliest(logits: torch.Tensor) -> list[int]:

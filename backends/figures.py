@@ -27,6 +27,7 @@ class Figures:
         self.now = clock
         self._told_s = clock()
         self._lock = threading.Lock()
+        self._told_waiting = 0
         self._observed: defaultdict[str, list[float]] = defaultdict(list)
         self._counted: defaultdict[str, int] = defaultdict(int)
 
@@ -53,4 +54,8 @@ class Figures:
     def frames(self, *, last: bool = True, waiting: int = 0) -> list[Frame]:
         """What is to be sent now, as `due`, and how many answers have not begun."""
         told = self.due(last=last)
+        if told is None and last and waiting != self._told_waiting:
+            told = {"observed": {}, "counted": {}}
+        if told is not None:
+            self._told_waiting = waiting
         return [] if told is None else [Frame(Kind.FIGURES, 0, orjson.dumps({**told, "waiting": waiting}))]

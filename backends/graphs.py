@@ -15,6 +15,8 @@ import torch
 
 from backends.forward import SlotForward
 from backends.kvcache import CacheFull
+from backends.prefill import Prefill
+from backends.rows import Row
 
 # More shapes than this are not in use at the same time.
 _KEPT = 64
@@ -92,6 +94,7 @@ class RecordedForward(SlotForward):
     ) -> None:
         super().__init__(model, device, budget_tokens, token_bytes)
         self._recordings, self._moves = Recordings(recorder), 0
+        self._is_empty = True
 
     def follow(self, tokens: list[int], columns: list[int], positions: list[int]) -> torch.Tensor:
         """As of `SlotForward`; the logits are overwritten by the next step."""
@@ -109,13 +112,21 @@ class RecordedForward(SlotForward):
         self._moves = self.cache.moves
         return logits[: len(tokens)]
 
+    def join(self, prefill: Prefill, rows: Sequence[Row]) -> None:
+        """Have the rows of `prefill` decoded from now on, after `rows`."""
+        super().join(prefill, rows)
+        self._is_empty = False
+
     def empty(self) -> None:
         """Keep the memory: what was recorded reads and writes just there."""
+        self._is_empty = True
 
     def forget(self) -> None:
         """Give back the memory of what ended, and of what was recorded."""
         super().forget()
         self._recordings.forget()
+        if self._is_empty:
+            self.cache.clear()
 
 
 def padded_rows(rows: int) -> int:

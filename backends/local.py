@@ -16,7 +16,7 @@ from backends.process import Worker
 from backends.relay import Relay
 from backends.requests import Requests
 from backends.residency import Residency
-from backends.residents import Engine, Limits, Status
+from backends.residents import Engine, Limits, Problem, Status
 from backends.server_engine import ServerEngine
 from backends.weights import NO_FOLDER, Weights
 from llmproxy.core.errors import BadReply
@@ -91,12 +91,16 @@ class LocalSource:
 
     @property
     def is_ready(self) -> bool:
-        """Whether all that must be loaded is."""
-        loaded = {status.name for status in self.status() if status.state == "loaded"}
-        return not self.setting.strict or self.setting.warm <= loaded
+        """Whether all that must be loaded at the start was; it may have left since, and comes back when it is asked."""
+        if not self.setting.strict or (self._warmed.is_set() and not self._problems):
+            return True
+        return self.setting.warm <= {status.name for status in self.status() if status.state == "loaded"}
 
     async def warmed(self) -> Mapping[str, str]:
-        """Wait until all that is loaded at the start is; why those are not that could not be, by name."""
+        """Wait until all that is loaded at the start is; why those are not that could not be, by name.
+
+        Nothing is waited for, and nothing told, of a source that is closed.
+        """
         await self._warmed.wait()
         return self._problems
 
@@ -135,12 +139,15 @@ class LocalSource:
 
     async def aclose(self) -> None:
         await self._background.aclose()
+        self._opened.set()
+        self._warmed.set()
         if self._residency is not None:
             await self._residency.aclose()
 
     async def _residents(self) -> Residency:
         await self._opened.wait()
-        assert self._residency is not None
+        if self._residency is None:
+            raise Problem("local models are not loaded: the server stops", "shutting_down").error()
         return self._residency
 
     async def _open(self) -> None:

@@ -45,8 +45,9 @@ class Worker(Supervised):
     ) -> None:
         """`settings` are those of `backends.worker`; `on_figures` is told what the process has counted.
 
-        A call beyond `most_calls` in flight is refused (the chat engine has a queue of its own: None). A process that
-        works on for `patience_s` after its call was given up is ended and started again.
+        A call beyond `most_calls` in flight is refused (the chat engine has a queue of its own, and looks at all calls
+        in each step: None). A process that works on for `patience_s` after its call was given up, and had its turn, is
+        ended and started again.
         """
         super().__init__(name)
         self._on_figures = on_figures
@@ -71,11 +72,12 @@ class Worker(Supervised):
             cause = self._failure or "the worker is not running"
             raise Refused(cause, kind="server", http_status=503, code="model_load_failed")
         self._refuse_if_full()
+        payload = orjson.dumps(request, option=orjson.OPT_NON_STR_KEYS)  # biases have the ids of tokens as keys
         call = next(self._ids)
         inbox = self._calls[call] = asyncio.Queue()
         finished = False
         try:
-            self._send(Frame(Kind.CALL, call, orjson.dumps(request)))
+            self._send(Frame(Kind.CALL, call, payload))
             while True:
                 frame = await inbox.get()
                 if frame is None:
@@ -115,13 +117,18 @@ class Worker(Supervised):
         """Have the process stop working on a call; it says so, or is ended."""
         self._send(Frame(Kind.CANCEL, call))
         if self._process is not None:
-            process = self._process
-            loop = asyncio.get_running_loop()
-            self._given_up[call] = loop.call_later(self._patience_s, self._end_stuck, call, process)
+            self._await_end(call, self._process)
+
+    def _await_end(self, call: int, process: asyncio.subprocess.Process) -> None:
+        loop = asyncio.get_running_loop()
+        self._given_up[call] = loop.call_later(self._patience_s, self._end_stuck, call, process)
 
     def _end_stuck(self, call: int, process: asyncio.subprocess.Process) -> None:
         del self._given_up[call]
-        if process.returncode is None:
+        has_turns = self._most_calls is not None
+        if has_turns and any(earlier < call for earlier in (*self._calls, *self._given_up)):
+            self._await_end(call, process)  # it may not have had its turn yet
+        elif process.returncode is None:
             _log.error("%s goes on with a call %g s after it was given up", self.name, self._patience_s)
             process.kill()
 

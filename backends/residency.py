@@ -110,9 +110,10 @@ class Residency:
         for need in sorted(needs, key=lambda need: (not need.pinned, -need.priority)):
             try:
                 await self.load(need.name, evict=False)
-            except Refused as error:
-                problems[need.name] = error.message
-                _log.warning("%s is not loaded at the start: %s", need.name, error.message)
+            except Exception as error:  # one of them must not keep the others from being loaded
+                reason = error.message if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+                problems[need.name] = reason
+                _log.warning("%s is not loaded at the start: %s", need.name, reason)
         return problems
 
     async def unload_idle(self, idle_s: float) -> tuple[str, ...]:
@@ -207,13 +208,14 @@ class Residency:
             # An engine tells its state and not its changes: a load takes seconds, and a look every few hundredths.
             while engine.state == "loading" and self._clock() - began < load_s:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
-            if engine.state == "ready":
+            state = engine.state  # by now: an engine that is ended says why
+            if state == "ready":
                 model.engine, model.place, model.used, model.failures = engine, place, self._clock(), 0
         finally:
             if model.engine is None:
                 await engine.aclose()
         if model.engine is None:
-            return self._failed(model, f"not within {load_s:g} s" if engine.state == "loading" else engine.state)
+            return self._failed(model, f"not within {load_s:g} s" if state == "loading" else state)
         self._set(model, "loaded")
         _log.info("loaded %s on %s in %.1f s", model.need.name, ", ".join(place) or "-", self._clock() - began)
         return None

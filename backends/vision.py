@@ -69,7 +69,7 @@ class VisionModel(ChatModel):
         wanted = sum(part["type"] == "image" for part in parts)
         if wanted != len(images):
             raise ValueError(f"{len(images)} images came with {wanted} image_url parts")
-        self._check_marks([messages, body.get("tools"), body.get("chat_template_kwargs")])
+        self._check_marks([messages, *map(_joined, messages), body.get("tools"), body.get("chat_template_kwargs")])
         text = self._written(body, messages)
         return self._seeing_prompt(text, images) if images else self._text_prompt(text)
 
@@ -111,6 +111,12 @@ class VisionModel(ChatModel):
         kinds = inputs.get("mm_token_type_ids", (ids == self._image_token).int())
         positions, deltas = index(ids, mm_token_type_ids=kinds, image_grid_thw=inputs.get(_GRID))
         return positions[:, 0], int(deltas[0])
+
+
+def _joined(message: JsonObject) -> str:
+    """The texts of a message as most templates write them: without anything between two that are beside each other."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "\n") for part in content)
 
 
 def _seen(inputs: Mapping[str, torch.Tensor], places: Sequence[int], merged: int) -> Iterator[Seen]:

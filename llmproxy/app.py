@@ -215,8 +215,8 @@ class Runtime:
         if self._keeper is not None:
             await self._keeper.start()
         await self._adopt(self.parts)
-        if self.config.local.warm_up == "strict" and self._local is not None:
-            self._background.start(self._watch_start(self._local), "strict start")
+        if self.config.local.warm_up == "strict":
+            self._background.start(self._watch_start(), "strict start")
         self.refresher = self._new_refresher()
         await self.refresher.start()
         if self.path is not None:
@@ -240,6 +240,8 @@ class Runtime:
     async def reload(self, config: Config) -> None:
         """Replace the configuration; calls in flight end on the sources they began with. Raises `ConfigError`."""
         config = config.filled(environment.read(os.environ).values)
+        if self.config.local.warm_up == "strict":  # as the server was started, whatever the file says by now
+            config = config.with_strict_start()
         parts = read_parts(config, folder=self.path and self.path.parent, local=self._with_local)
         config = config.with_server(config.server.model_copy(update={"host": self.config.server.host}))
         self.inventory.configure(_with_aliases(config, parts), parts.offers, parts.cache_keys)
@@ -356,19 +358,26 @@ class Runtime:
         await self.inventory.start(providers)
         await self._quotas.start(providers.values())
 
-    async def _watch_start(self, local: LocalSource) -> None:
+    async def _watch_start(self) -> None:
         """With a strict start, what keeps one model from loading keeps the server from serving."""
-        missing = {name: why for name, why in self.parts.missing.items() if name.partition("/")[0] == "local"}
-        problems = missing or await local.warmed()
+        while True:
+            local = self._local
+            problems: Mapping[str, str] = {
+                name: why for name, why in self.parts.missing.items() if name.partition("/")[0] == "local"
+            }
+            if not problems and local is not None:
+                problems = await local.warmed()
+            if local is self._local:  # else the configuration was replaced meanwhile
+                break
         if problems:
             self.on_broken("; ".join(f"{name}: {why}" for name, why in problems.items()))
 
     async def _replace_local(self, new: LocalSource | None) -> None:
         old, self._local = self._local, new
+        if old is not None:
+            await old.aclose()  # first: the new ones want its memory
         if new is not None:
             new.start()
-        if old is not None:
-            await old.aclose()
 
     async def _watch(self, path: Path) -> None:
         """Reload when the file changes; a broken file changes nothing but the log."""

@@ -27,6 +27,21 @@ class Sleeper:
         yield "awake"
 
 
+class Stuck(Sleeper):
+    """Is never loaded."""
+
+    def __init__(self, settings: Settings) -> None:
+        threading.Event().wait()
+
+
+class Deaf(Sleeper):
+    """Loads, and then begins an answer that it never gives."""
+
+    def generate(self, request: ChatRequest, cancel: Cancel) -> Iterator[str]:
+        threading.Event().wait()
+        yield "never"
+
+
 class Mute(Sleeper):
     """Loads, and then answers nothing."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,42 @@ def test_what_cannot_be_answered(model: ChatModel, body: JsonObject, code: str) 
     error = error_of(frames[1])
     assert (error["code"], error["status"]) == (code, 400)
     assert body_of(frames[2])["choices"][0]["finish_reason"] == "length"
+
+
+class Leaving:
+    """Calls that come at once and are given up after the first step, and what is said of them until nothing is left."""
+
+    def __init__(self, letters: Sequence[Letter]) -> None:
+        self._turns = [lambda: list(letters), self._give_up]
+        self._letters = letters
+        self.frames: list[Frame] = []
+
+    def _give_up(self) -> list[Letter]:
+        for one in self._letters:
+            one.cancel.set()
+        return []
+
+    def take(self, *, wait: bool) -> list[Letter]:
+        if wait and not self._turns:
+            raise EOFError
+        return self._turns.pop(0)() if self._turns else []
+
+    def ended(self, call: int) -> None:
+        """Nothing is kept of a call."""
+
+    def put(self, frames: Iterable[Frame]) -> None:
+        self.frames += frames
+
+
+def test_a_call_that_is_given_up_before_its_turn(model: ChatModel) -> None:
+    """How long it waited is told when it ends, and not with the next call, which may come hours later."""
+    calls = Leaving([letter(call, {"messages": HELLO, "max_tokens": 40}) for call in (1, 2)])
+    with pytest.raises(EOFError):
+        ChatRunner(model, "local/x", Limits(rows=1)).run(calls, calls)
+    assert [frame.call for frame in calls.frames if frame.kind is Kind.DONE] == [1, 2]
+    told = [orjson.loads(frame.payload) for frame in calls.frames if frame.kind is Kind.FIGURES]
+    assert sum(len(one["observed"].get("queue_seconds", ())) for one in told) == 2
+    assert told[-1]["waiting"] == 0
 
 
 def test_a_full_queue(model: ChatModel) -> None:

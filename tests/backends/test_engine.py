@@ -17,6 +17,7 @@ from backends.engine import Limits, QueueFull
 from backends.forward import SlotForward
 from backends.linear import PackedLinear, pack
 from backends.parameters import Sampling
+from backends.prefill import Prefill
 from backends.shortage import TooLarge
 from backends.solo import SoloForward
 from tests.backends.build import CONTEXT_TOKENS, build_chat_model
@@ -355,6 +356,25 @@ def test_a_device_without_memory(qwen: ChatModel) -> None:
     driver.run()
     for place, one in enumerate(heard):
         assert one.drawn == reference(qwen, prompt_of(6, place), 12)
+
+
+class Held(SlotForward):
+    """A device whose memory suffices once nothing is kept of what ended."""
+
+    def begin(self, prefill: Prefill) -> None:
+        if self.prefixes.bytes:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        super().begin(prefill)
+
+
+def test_memory_of_what_ended(qwen: ChatModel) -> None:
+    """An answer for which there is no memory beside what is kept of others is tried again without that."""
+    driver = Driver(qwen)
+    driver.engine._forward = driver.forward = Held(qwen.model, "cpu")
+    for seed in range(2):
+        [one] = driver.submit(prompt_of(20, seed))
+        driver.run()
+        assert one.drawn == reference(qwen, prompt_of(20, seed), 12)
 
 
 class Broken(SlotForward):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import orjson
+
 from backends.figures import Figures
 
 
@@ -20,3 +22,11 @@ def test_once_a_second_and_at_the_end() -> None:
     assert figures.due(last=False) is None
     assert figures.due(last=True) == {"observed": {"queue_seconds": [0.25]}, "counted": {}}
     assert figures.due(last=True) is None
+
+
+def test_a_queue_that_is_left() -> None:
+    """When there is nothing left to do, that nobody waits is told even where nothing else was counted."""
+    figures = Figures(lambda: 0.0)
+    figures.observe("batch_rows", 1)
+    told = [figures.frames(last=True, waiting=3), figures.frames(last=False), figures.frames(), figures.frames()]
+    assert [[orjson.loads(frame.payload)["waiting"] for frame in frames] for frames in told] == [[3], [], [0], []]

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from backends.chat import ChatModel
 from backends.engine import Limits
 from backends.graphs import RecordedForward, Recordings, Replay, padded_columns, padded_rows
+from backends.prefill import Prefill
 from backends.ways import _records_alike
 from tests.backends.engines import GREEDY, Driver, build, prompt_of, reference
 
@@ -146,6 +147,28 @@ def test_without_room_for_more_rows(model: ChatModel) -> None:
     driver.run()
     assert [one.drawn for one in heard] == [reference(model, prompt, 12) for prompt in prompts]
     assert tape.recorded == 0
+
+
+class Cramped(RecordedForward):
+    """A device that has no memory for a prompt while more than so many tokens are kept for the batch."""
+
+    def begin(self, prefill: Prefill) -> None:
+        if self.cache.allocated_tokens > 256:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        super().begin(prefill)
+
+
+def test_memory_for_a_batch_that_is_gone(model: ChatModel) -> None:
+    """Where memory is short, that of rows which have all ended is given back, and not kept from the next prompt."""
+    driver = Driver(model, forward=Cramped(model.model, "cpu", Tape(), None, model.forward.token_bytes))
+    prompts = [prompt_of(10, place) for place in range(2)]
+    heard = [driver.submit(prompt)[0] for prompt in prompts]
+    driver.run()
+    assert driver.forward.cache.allocated_tokens > 256
+    heard += driver.submit(prompt_of(12, 5))
+    driver.run()
+    for prompt, one in zip([*prompts, prompt_of(12, 5)], heard, strict=True):
+        assert one.drawn == reference(model, prompt, 12)
 
 
 def test_a_model_that_cannot_be_recorded(model: ChatModel, tmp_path: Path) -> None:

@@ -12,8 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
+from backends.memory import measure
 from backends.parameters import Sampling
+from backends.placement import Need
 from backends.process import Worker
+from backends.residency import Residency
+from backends.residents import Limits
 from llmproxy.core.errors import ConnectionLost, Refused
 from llmproxy.core.types import JsonObject
 
@@ -76,7 +80,7 @@ async def test_a_process_tells_what_it_takes(tmp_path: Path) -> None:
 
 async def test_a_call_that_does_not_end(tmp_path: Path) -> None:
     """A process that works on long after its call was given up is ended; the next call is answered by a new one."""
-    async with working(tmp_path, SLEEPER, patience_s=0.5) as worker:
+    async with working(tmp_path, SLEEPER, most_calls=9, patience_s=0.5) as worker:
         assert await answer(worker, "0") == "awake"
         pid = worker.pid
         given_up = asyncio.create_task(answer(worker, "600"))
@@ -104,6 +108,56 @@ async def test_a_call_that_ends_after_it_was_given_up(tmp_path: Path) -> None:
         await asyncio.sleep(1.2)
         assert await answer(worker, "0") == "awake"
         assert worker.pid == pid
+
+
+async def test_a_call_that_is_given_up_in_the_queue(tmp_path: Path) -> None:
+    """A call that was given up before its turn says nothing about the process: those before it are answered."""
+    async with working(tmp_path, SLEEPER, most_calls=9, patience_s=0.3) as worker:
+        assert await answer(worker, "0") == "awake"
+        pid = worker.pid
+        first = asyncio.create_task(answer(worker, "1.2"))
+        second = asyncio.create_task(answer(worker, "0"))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        assert await first == "awake"
+        assert await answer(worker, "0") == "awake"
+        assert worker.pid == pid
+
+
+async def test_token_ids_in_a_request(tmp_path: Path) -> None:
+    """Biases, which are by the ids of tokens, reach the process."""
+    async with working(tmp_path, SLEEPER) as worker:
+        asked = {**request("0"), "sampling": asdict(Sampling(logit_bias={5: -100.0}))}
+        raw = b"".join([piece async for piece in worker.run(asked)])
+        assert orjson.loads(raw)["choices"][0]["message"]["content"] == "awake"
+
+
+async def test_a_request_that_cannot_be_sent(tmp_path: Path) -> None:
+    """What the process never heard of is no call that it works on: it lives on."""
+    async with working(tmp_path, SLEEPER, patience_s=0.2) as worker:
+        assert await answer(worker, "0") == "awake"
+        pid = worker.pid
+        with pytest.raises(TypeError):
+            await answer(worker, "\ud800")
+        assert await answer(worker, "0.5") == "awake"
+        assert worker.pid == pid
+
+
+async def test_a_model_that_shows_nothing(tmp_path: Path) -> None:
+    """A model that never answers what it is to show has failed when the time for its load is over; its process ends."""
+    made: list[Worker] = []
+
+    def make(name: str, place: tuple[str, ...]) -> Worker:
+        settings = {"handler": "tests.backends.handlers.Deaf", "rehearsals": ["chat"]}
+        made.append(Worker(name, tmp_path, "cpu", settings))
+        return made[-1]
+
+    residency = Residency([Need("deaf", 1)], make, ("cpu",), measure, Limits(load_s=2.0))
+    try:
+        assert "not within 2 s" in (await residency.warm(["deaf"]))["deaf"]
+        assert made[0].pid is None
+    finally:
+        await residency.aclose()
 
 
 async def test_what_is_shown_before_it_is_ready(tmp_path: Path) -> None:

@@ -164,6 +164,24 @@ async def test_models_at_the_start() -> None:
         assert "a needs 500 MiB of cpu, where 200 of 1000 are free" in problems["a"]
 
 
+async def test_a_model_that_cannot_be_placed_at_the_start() -> None:
+    """Whatever goes wrong with one model at the start, it is told, and the others are loaded."""
+    odd, even = Need("odd", 500, priority=1), Need("even", 500)
+
+    async def measure(device: str) -> Room:
+        if residency.loading == {"odd"}:
+            raise ValueError("no such device")
+        return Room(1000, 1000)
+
+    machine = Machine({"odd": odd, "even": even}, {"cpu": 1000})
+    residency = Residency([odd, even], machine.make, ("cpu",), measure)
+    try:
+        assert await residency.warm(["odd", "even"]) == {"odd": "ValueError: no such device"}
+        assert machine.loaded() == {"even"}
+    finally:
+        await residency.aclose()
+
+
 async def test_a_call_does_more_than_the_start_would() -> None:
     """A call that waits for a load of the start which finds no room makes room itself."""
     async with residency_of(Need("a", 800), Need("b", 800)) as (residency, machine):

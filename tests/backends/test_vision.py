@@ -355,6 +355,14 @@ def test_marks_in_text(model: VisionModel, mark: str, images: int) -> None:
     assert "must not hold" in error_of(model, letter(1, asking(0), tools=tools))["message"]
 
 
+def test_a_mark_in_pieces(model: VisionModel) -> None:
+    """Texts beside each other are one text in the prompt: a mark that is cut into two of them is refused as well."""
+    for parts in (["<|image_", "pad|>", None], [None, "Look: <|", "video_pad", "|> here"]):
+        error = error_of(model, letter(1, [message(*parts)], [picture(1)]))
+        assert (error["kind"], error["code"]) == ("invalid", "invalid_request")
+        assert "must not hold" in error["message"]
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"GIF89a", picture(1)[:90], picture(1, (1200, 4))], ids=["empty", "head only", "cut off", "a line"]
 )

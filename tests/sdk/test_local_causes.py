@@ -153,8 +153,55 @@ def test_a_strict_start(tmp_path: Path) -> None:
         )
         assert ended.returncode == 2, ended.stderr
         assert cause in ended.stderr.splitlines()[-1]
-    with serving({"local": {"models": [good]}, "state": {"url": "memory"}}, tmp_path / "home", "--strict") as server:
-        with openai.OpenAI(base_url=server.url, api_key="unused", max_retries=20) as asking:
+    config = {"local": {"models": [good]}, "state": {"url": "memory"}}
+    with serving(config, tmp_path / "home", "--strict") as server:
+        with openai.OpenAI(base_url=server.url, api_key="unused", max_retries=20, timeout=30) as asking:
             assert dict(asking.get("/ready", cast_to=object))  # type: ignore[call-overload]
             assert client_ready(asking, "good")
+            asking.post("/admin/api/models/good/unload?wait=10", cast_to=object)
+            assert not client_ready(asking, "good")
+            assert dict(asking.get("/ready", cast_to=object))  # type: ignore[call-overload]
+            asking.post("/admin/api/models/good/load", cast_to=object)
+            server.write_config({**config, "aliases": {"other": "local/good"}})
+            wait_until(lambda: "was loaded again" in server.log)
+            assert client_ready(asking, "good"), "a change of something else must not load models again"
         assert server.process.poll() is None
+
+
+def test_a_strict_start_whose_configuration_changes(tmp_path: Path) -> None:
+    """When the configuration is replaced while models are being loaded, what cannot be loaded of the new one counts."""
+    good = str(build_chat_model(tmp_path / "good"))
+    entries = [
+        {"name": name.lower(), "hf_repo_id": good, "handler": f"tests.backends.handlers.{name}"}
+        for name in ("Stuck", "Mute")
+    ]
+    (tmp_path / "models.local.yaml").write_text(json.dumps({"models": entries}), "utf-8")
+    before, after = ({"local": {"models": [name]}, "state": {"url": "memory"}} for name in ("stuck", "mute"))
+    with pytest.raises(AssertionError, match=r"(?s)exit code 2;.*cannot do chat: RuntimeError: no voice"):
+        serve_until_it_ends(before, after, tmp_path)
+
+
+def serve_until_it_ends(before: Json, after: Json, home: Path) -> None:
+    """A strict start with a configuration that is replaced by another one at once."""
+    with serving(before, home, "--strict", env={"PYTHONPATH": str(ROOT)}) as server:
+        server.write_config(after)
+        server.told_to_stop = True
+        server.process.wait(60.0)
+
+
+def test_a_strict_start_without_the_local_extra(tmp_path: Path) -> None:
+    """Where nothing is installed that runs models, none of them can be loaded, and the server ends as well."""
+    (tmp_path / "config.json").write_text(json.dumps({"state": {"url": "memory"}}), "utf-8")
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n", "utf-8")
+    ended = command(
+        "serve",
+        "--strict",
+        "--config",
+        str(tmp_path / "config.json"),
+        "--port",
+        "0",
+        home=tmp_path,
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert "install the local extra" in ended.stderr.splitlines()[-1]

@@ -157,6 +157,13 @@ async def test_log_probabilities(local: Caller) -> None:
     assert all(token.top_logprobs[0].logprob >= token.top_logprobs[1].logprob for token in tokens)
 
 
+async def test_a_bias(local: Caller) -> None:
+    """A token that is made as likely as can be is all that is said."""
+    options: Json = {"logit_bias": {"40": 100}, "logprobs": True, "max_tokens": 4, "temperature": 0}
+    tokens = (await local.chat(TINY, "hello", **options)).choices[0].logprobs.content
+    assert (len(tokens), len({token.token for token in tokens})) == (4, 1)
+
+
 async def test_legacy_completions(local: Caller) -> None:
     """`completions.create` goes on with a text, or with several, streamed or not."""
     prompt = f"<|im_start|>user\nRepeat: {REPEATED}<|im_end|>\n<|im_start|>assistant\n"
