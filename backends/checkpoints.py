@@ -39,15 +39,21 @@ def method_of(config: JsonObject) -> str:
 def tensors(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Name, type and shape of each tensor (https://github.com/huggingface/safetensors); none of a broken file."""
     for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            try:
-                header = json.loads(file.read(min(size, _LARGEST_HEADER_BYTES)))
-            except ValueError:
-                continue  # whatever loads it says what is wrong with it
-        for name, tensor in header.items():
-            if name != "__metadata__":
-                yield name, str(tensor["dtype"]), tuple(tensor["shape"])
+        try:
+            yield from _header(path)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
+            continue  # whatever loads it says what is wrong with it
+
+
+def _header(path: Path) -> list[tuple[str, str, tuple[int, ...]]]:
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(size, _LARGEST_HEADER_BYTES)))
+    return [
+        (name, str(tensor["dtype"]), tuple(tensor["shape"]))
+        for name, tensor in header.items()
+        if name != "__metadata__"
+    ]
 
 
 def added_bytes(folder: Path) -> int:

@@ -271,8 +271,11 @@ def _window(config: Mapping[str, Any]) -> int | None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    found = [*folder.glob("*.safetensors")] or [*folder.glob("pytorch_model*.bin")]
-    return found or ([folder / "model.bin"] if is_ctranslate(folder) else [])
+    """Those that are there: in the cache of the hub, a link may outlive its file."""
+    for kind in ("*.safetensors", "pytorch_model*.bin"):
+        if found := [path for path in folder.glob(kind) if path.is_file()]:
+            return found
+    return [folder / "model.bin"] if is_ctranslate(folder) else []
 
 
 def _template(folder: Path) -> str:

@@ -48,6 +48,11 @@ LANGUAGES: dict[str, str] = {
     "uk": "ukrainian", "ur": "urdu", "uz": "uzbek", "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba",
     "yue": "cantonese", "zh": "chinese",
 }  # fmt: skip
+_OTHER_NAMES = {
+    "burmese": "my", "castilian": "es", "flemish": "nl", "haitian": "ht", "letzeburgesch": "lb", "mandarin": "zh",
+    "moldavian": "ro", "moldovan": "ro", "panjabi": "pa", "pushto": "ps", "sinhalese": "si", "valencian": "ca",
+    "jv": "jw",  # Whisper's token for Javanese has a code that ISO withdrew
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +98,8 @@ def language_code(name: str) -> str | None:
     wanted = name.strip().lower()
     if wanted in LANGUAGES:
         return wanted
-    if wanted == "jv":  # Whisper's token for Javanese has a code that ISO withdrew
-        return "jw"
-    return next((code for code, english in LANGUAGES.items() if english == wanted), None)
+    named = next((code for code, english in LANGUAGES.items() if english == wanted), None)
+    return named or _OTHER_NAMES.get(wanted)
 
 
 def _usage(transcript: Transcript) -> JsonObject:

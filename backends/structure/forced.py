@@ -65,7 +65,8 @@ def read_structure(body: JsonObject, family: str) -> Structure | None:
     wants_json = form.get("type") in ("json_object", "json_schema")
     many = body.get("parallel_tool_calls") is not False
     strict = any(function.get("strict") is True for function in tools.values())
-    if not forced and not wants_json and not strict:
+    limited = isinstance(body.get("tool_choice"), dict)  # not all that are offered may be called
+    if not (forced or wants_json or strict or limited):
         return None
     if not tools:
         structure = Structure(f"start: value\nvalue: {_answer(form, INDENTED)}", "response_format")

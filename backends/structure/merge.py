@@ -84,6 +84,8 @@ class Merger:
         one, other = self._content(one), self._content(other)
         if one is NEVER or other is NEVER:
             return NEVER
+        if ANY in (one, other):
+            return other if one == ANY else one
         if "anyOf" in one or "anyOf" in other:
             return self._unions(one, other)
         if "enum" in one or "enum" in other:

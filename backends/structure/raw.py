@@ -28,6 +28,29 @@ def without(texts: Sequence[str]) -> str:
     return f"{written(ANYTHING)} & ~{written(f'{ANYTHING}(?:{either}){ANYTHING}')}"
 
 
+def lines(barred: str, tags: Sequence[str], heads: Sequence[str]) -> str:
+    """Text without `barred` characters that holds none of `tags`, and no line that begins with one of `heads`, as a
+    regular expression. These begin with `<`, and hold no other.
+
+    It has no complement: to count characters beside one, the compiler would try all their numbers at each step.
+    """
+    plain = rf"[^<\n{barred}]"
+    inside = f"(?:<{_begins_with_none([tag[1:] for tag in tags], barred)})*"
+    first = _begins_with_none([tag[1:] for tag in (*tags, *heads)], barred)
+    line = f"(?:(?:{plain}+|<{first}){inside})?"
+    return rf"{line}(?:\n{line})*"
+
+
+def _begins_with_none(tails: Sequence[str], barred: str) -> str:
+    """What may follow a `<` in its line up to the next one."""
+    after: dict[str, list[str]] = {}
+    for tail in tails:
+        after.setdefault(tail[0], []).append(tail[1:])
+    branches = [rf"[^<\n{barred}{''.join(map(re.escape, after))}][^<\n{barred}]*"]
+    branches += [re.escape(head) + _begins_with_none(rest, barred) for head, rest in after.items() if "" not in rest]
+    return f"(?:{'|'.join(branches)})?"
+
+
 def narrowed(plain: str, node: Node) -> str:
     """Those of the texts of the terminal `plain` that fit a node of type string, as a terminal's body."""
     parts = [plain]

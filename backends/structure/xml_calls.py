@@ -13,19 +13,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from backends.structure.merge import ANY, NEVER, Merger, Node, any_of
-from backends.structure.raw import ANYTHING, narrowed, without, written
+from backends.structure.raw import lines, narrowed, written
 from backends.structure.schema import SchemaRefused
 from backends.toolcalls.kinds import Kinds, Parameters, kind_of
 
 _END = "\n</parameter>\n"
-_TAGS = ("</parameter>", "</tool_call>", "\n<parameter=")
-_RAW = rf"RAW: /[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*/ & {without(_TAGS)} & ~{written(f'<parameter={ANYTHING}')}"
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_TAGS, _HEAD = ("</parameter>", "</tool_call>"), "<parameter="
+_BARRED = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f"
+_RAW = f"RAW: {written(lines(_BARRED, _TAGS, (_HEAD,)))}"
+_CONTROL = re.compile(f"[{_BARRED}]")
 _NAME = re.compile(r"[^<>\s\x00-\x1f\x7f]+(?: [^<>\s\x00-\x1f\x7f]+)*")
 
 
@@ -67,6 +69,10 @@ class _Rules:
     def text(self, node: Node) -> str:
         """Text of a node of type string, with what ends it."""
         body = narrowed("RAW", node)
+        if not _fits_any(body):
+            raise SchemaRefused(
+                "a text that nothing fits, or that is too long, cannot be enforced in this model's tool calls"
+            )
         terminal = "RAW" if body == "RAW" else self.add("T", body)
         return self.add("t", f"{terminal} {_quoted(_END)}", lazy=True)
 
@@ -206,8 +212,18 @@ def _looks_like_json(text: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=256)
+def _fits_any(body: str) -> bool:
+    """Whether any text fits a terminal, as far as the compiler looks: a model that began one could not go on else."""
+    from llguidance import LLMatcher, LLTokenizer
+
+    matcher = LLMatcher(LLTokenizer("byte"), f"start: T\nT: {body}\n{_RAW}\n", log_level=0)
+    matcher.compute_bitmask()
+    return not matcher.is_error()
+
+
 def _text(value: str) -> str:
-    if _CONTROL.search(value) or any(tag in f"\n{value}" for tag in _TAGS):
+    if _CONTROL.search(value) or any(tag in f"\n{value}" for tag in (*_TAGS, f"\n{_HEAD}")):
         raise SchemaRefused("a constant with tags or control characters cannot be enforced in this model's tool calls")
     return value
 

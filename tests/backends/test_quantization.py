@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,18 @@ def test_what_writing_out_adds(plain: Path, fp8: Path) -> None:
     assert added_bytes(fp8) == sum(each.numel() for each in tensors.values() if each.dtype == torch.float8_e4m3fn) > 0
     assert added_bytes(plain) == 0
     assert added_bytes(plain / "nowhere") == 0
+
+
+@pytest.mark.parametrize("header", [b"[]", b'{"a": 5}', b'{"a": {"dtype": "F8_E4M3"}}', b"{", b"\xff", None])
+def test_broken_files_add_nothing(fp8: Path, tmp_path: Path, header: bytes | None) -> None:
+    """What a file adds is found in its header; one without says nothing, and keeps no other file from being read."""
+    folder = shutil.copytree(fp8, tmp_path / "broken")
+    broken = folder / "broken.safetensors"
+    if header is None:
+        broken.symlink_to(tmp_path / "gone")
+    else:
+        broken.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert added_bytes(folder) == added_bytes(fp8)
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------

@@ -139,6 +139,16 @@ def test_odd_files(tmp_path: Path, broken: str) -> None:
         pytest.fail(repr(error))
 
 
+def test_weights_whose_blobs_are_gone(tmp_path: Path) -> None:
+    """Links of the hub's cache to files that were deleted are no weights; nobody stumbles over them later."""
+    folder = model_in(tmp_path / "m", weights=False)
+    (folder / "model.safetensors").symlink_to(tmp_path / "gone")
+    with pytest.raises(WeightsMissing, match=r"no .*safetensors"):
+        resolve(str(folder))
+    (folder / "model-2.safetensors").write_bytes(b"weights")
+    assert resolve(str(folder)).need().memory_mb > 0
+
+
 # -- what a model is for ------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.audio import TranscriptionVerbose
 from transformers.models.whisper.tokenization_whisper import LANGUAGES as WHISPER_LANGUAGES
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from backends.base import Segment, Transcript, Word
 from backends.speech.transcripts import LANGUAGES, RESPONSE_FORMATS, ResponseFormat, events, language_code, render
@@ -199,3 +200,8 @@ def test_the_languages_of_whisper() -> None:
 def test_names_of_languages(name: str, code: str | None) -> None:
     """A language is given by code or by English name."""
     assert language_code(name) == code
+
+
+def test_every_name_that_whisper_knows() -> None:
+    """Some languages have several English names."""
+    assert {name: language_code(name) for name in TO_LANGUAGE_CODE} == TO_LANGUAGE_CODE

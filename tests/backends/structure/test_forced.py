@@ -10,6 +10,7 @@ from backends.base import Rejected
 from backends.structure.forced import MARKERS, Structure, read_structure
 from llmproxy.core.types import JsonObject
 
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"function": {"name": "f"}}]}}
 POINT = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
 
 
@@ -49,6 +50,7 @@ def test_nothing_is_forced(body: JsonObject) -> None:
         ({"tools": [tool(parameters=POINT)], "tool_choice": "required"}, "tools", False),
         ({"tools": [tool()], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tools", False),
         ({"tools": [tool(parameters=POINT, strict=True)]}, "tools", True),
+        ({"tools": [tool(), tool("g")], "tool_choice": ALLOWED}, "tools", True),
         ({"tools": [tool(parameters=POINT)], **answer(POINT)}, "tools", False),
         ({"tools": [tool(strict=True)], "tool_choice": "none", **answer(POINT)}, "response_format", False),
     ],
@@ -206,3 +208,17 @@ def test_a_client_cannot_loosen_the_compiler(schema: JsonObject) -> None:
 def test_common_schemas_are_taken(schema: JsonObject) -> None:
     """What libraries write is enforced, in any draft; names that look like keywords are names."""
     assert read_structure(answer(schema), "hermes") is not None
+
+
+@pytest.mark.parametrize("family", MARKERS)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"$ref": "#/$defs/any", "$defs": {"any": {}}},
+        {"properties": {"a": {"allOf": [{"$ref": "#/$defs/any"}, {"type": "string"}]}}, "$defs": {"any": True}},
+    ],
+)
+def test_a_reference_to_anything_narrows_nothing(parameters: JsonObject, family: str) -> None:
+    """A definition that allows anything may stand beside other schemas."""
+    body = {"tools": [tool(parameters=parameters)], "tool_choice": "required"}
+    assert read_structure(body, family) is not None

@@ -22,10 +22,11 @@ from llmproxy.core.types import JsonObject
 from tests.backends.build import build_chat_model
 from tests.backends.structure.build import TOKENIZERS
 from tests.backends.structure.schemas import CONSTANTS, FORMATS, PATTERNS, Schemas
-from tests.backends.structure.test_masks import accepts, check_calls, constraint, ended, model, tool
+from tests.backends.structure.test_masks import accepts, allowed_tools, check_calls, constraint, ended, model, tool
 
 FAMILY = "qwen_xml"
 TOOL_SETS = 100  # for each tokenizer
+PLAIN_STARTS = [kind for kind in TOKENIZERS if kind != "byte fallback"]  # that one begins texts with a space
 
 
 def forced(*tools: JsonObject, **more: Any) -> JsonObject:
@@ -150,6 +151,17 @@ def written_json(text: str) -> list[Any]:
         return []
 
 
+@pytest.mark.parametrize("kind", PLAIN_STARTS)
+@pytest.mark.parametrize("most", [20, 255, 4096, 65_535])
+def test_long_texts_are_counted(kind: str, most: int) -> None:
+    """However long a text may be, and whatever tokens there are, it is counted, and holds no tag."""
+    used, body = model(kind), one({**STRING, "minLength": 2, "maxLength": most})
+    text = ("a <b></b>\n <parameter=c> </parameter-" * 4)[: min(most, 100)]
+    assert accepts(used, body, call(("x", text)), FAMILY)
+    assert not accepts(used, body, call(("x", f"{text[:8]}</parameter>")), FAMILY)
+    assert most > 300 or not accepts(used, body, call(("x", "a" * (most + 1))), FAMILY)
+
+
 A, B, C, Z = ("a", "1"), ("b", "hi"), ("c", "true"), ("z", "1")
 THREE = {
     "type": "object",
@@ -193,7 +205,7 @@ TWO = call(A, B) + "\n" + call(name="g")
 STRICT = {"tools": [tool("f", THREE, strict=True), tool("g", POINT)]}
 
 
-@pytest.mark.parametrize("kind", ["byte-level", "byte-level, added tags", "byte-level, special tags", "tiny"])
+@pytest.mark.parametrize("kind", PLAIN_STARTS)
 @pytest.mark.parametrize(
     ("body", "yes", "no"),
     [
@@ -203,6 +215,8 @@ STRICT = {"tools": [tool("f", THREE, strict=True), tool("g", POINT)]}
         (STRICT, [call(("any", "x"), name="g")], [call(("any", "x"))]),
         ({**STRICT, "tool_choice": "required"}, [call(B), call(("x", "1"), name="g")], ["", "Hi", "Hi " + call(B)]),
         ({**STRICT, "tool_choice": {"type": "function", "function": {"name": "f"}}}, [call(B)], [call(name="g")]),
+        ({"tools": [tool("f", THREE), tool("g", POINT)], "tool_choice": allowed_tools("auto", ["f"])},
+            ["Hi", call(B), "Hi " + call(Z)], [call(name="g"), "Hi " + TWO]),
         ({**STRICT, "response_format": {"type": "json_object"}}, ['{"a": 1}', call(B)], ["Hi", call(B) + "{}"]),
     ],
 )  # fmt: skip
@@ -245,6 +259,8 @@ def test_what_is_thought_to_open_a_call_is_not_written_in_text() -> None:
         {"type": "object", "properties": {"a": {"enum": ["{", {"b": 1}]}}},
         {"type": "object", "properties": {"a": {**STRING, "pattern": "(^a$|b)"}}},
         {"type": "object", "properties": {"a": {"not": {}}}},
+        {"type": "object", "properties": {"a": {**STRING, "pattern": "^</parameter>"}}},
+        {"type": "object", "properties": {"a": {**STRING, "pattern": "^abc", "maxLength": 2}}},
         {"type": "object", "patternProperties": {"^a": STRING}},
         {"type": "object", "properties": {"a": STRING, "b": STRING}, "minProperties": 1},
         {"type": "object", "properties": {"a": STRING, "b": STRING}, "maxProperties": 1},
