@@ -28,6 +28,9 @@ from llmproxy.dialects import extras
 _TAKEN = ("reasoning_content",)
 
 
+_LOAD_FAILED = "model_load_failed"
+
+
 @dataclass(frozen=True, slots=True)
 class LocalStream:
     """An answer of a model as it is made: server-sent events of OpenAI chunks, or whatever its endpoint gives."""
@@ -74,6 +77,8 @@ class LocalSource:
         self._residency: Residency | None = None
         self._opened, self._warmed = asyncio.Event(), asyncio.Event()
         self._problems: Mapping[str, str] = {}
+        # Why there is no residency once it was opened.
+        self._failure = Problem("local models are not loaded: the server stops", "shutting_down")
         self._background = Background()
 
     def start(self) -> None:
@@ -147,17 +152,26 @@ class LocalSource:
     async def _residents(self) -> Residency:
         await self._opened.wait()
         if self._residency is None:
-            raise Problem("local models are not loaded: the server stops", "shutting_down").error()
+            raise self._failure.error()
         return self._residency
 
     async def _open(self) -> None:
-        devices = await memory.devices(self.setting.device)
-        needs = [entry.need() for entry in self._weights.values()]
-        self._residency = Residency(needs, self._engine, devices, memory.measure, self.setting.limits)
-        self._residency.start()
-        self._opened.set()
-        self._problems = await self._residency.warm(name for name in self._weights if name in self.setting.warm)
-        self._warmed.set()
+        wanted = [name for name in self._weights if name in self.setting.warm]
+        try:
+            devices = await memory.devices(self.setting.device)
+            needs = [entry.need() for entry in self._weights.values()]
+            self._residency = Residency(needs, self._engine, devices, memory.measure, self.setting.limits)
+        except Exception as error:  # files and programs of this machine; whoever waits is told
+            self._failure = Problem(f"local models cannot be loaded: {type(error).__name__}: {error}", _LOAD_FAILED)
+            self._problems = dict.fromkeys(wanted, self._failure.message)
+            raise
+        else:
+            self._residency.start()
+            self._opened.set()
+            self._problems = await self._residency.warm(wanted)
+        finally:
+            self._opened.set()
+            self._warmed.set()
 
     def _engine(self, name: str, place: tuple[str, ...]) -> Engine:
         weights = self._weights[name]

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from backends.local import LocalSource, Setting
+from backends.placement import Need
 from llmproxy.core.errors import Refused
 
 
@@ -21,6 +22,31 @@ async def test_a_source_that_is_closed_at_once() -> None:
     assert (loaded.http_status, loaded.upstream_code) == (503, "shutting_down")
     assert warmed == {}
     assert source.is_ready
+
+
+class Unreadable:
+    """A model whose files cannot be looked at."""
+
+    name = "lost"
+
+    def need(self) -> Need:
+        raise OSError("the disk is gone")
+
+
+async def test_models_that_cannot_be_looked_at(caplog: pytest.LogCaptureFixture) -> None:
+    """What goes wrong before any model is loaded is logged, and told to whoever asks for one, and at a strict start."""
+    source = LocalSource([Unreadable()], Setting(device="cpu", warm=frozenset({"lost"}), strict=True))  # type: ignore[list-item]
+    source.start()
+    try:
+        problems = await asyncio.wait_for(source.warmed(), 5)
+        assert "the disk is gone" in problems["lost"]
+        with pytest.raises(Refused, match="the disk is gone") as caught:
+            await asyncio.wait_for(source.load("lost"), 5)
+        assert (caught.value.http_status, caught.value.upstream_code) == (503, "model_load_failed")
+        assert not source.is_ready
+    finally:
+        await source.aclose()
+    assert "the disk is gone" in caplog.text
 
 
 async def test_nothing_to_load() -> None:
