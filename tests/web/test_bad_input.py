@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from tests.fakes.upstream import UpstreamThread
 from tests.servers import Answer, Client, Json
@@ -177,6 +180,27 @@ async def test_a_body_over_the_limit(http: Client) -> None:
     answer = await http.request("POST", "/v1/chat/completions", data=body, headers=JSON_HEADERS)
     assert_refused(answer, 413, "request_too_large")
     assert "server.body_limit_mb" in answer.error["message"]
+
+
+async def test_an_upload_without_an_end(http: Client) -> None:
+    """A stream of audio that never ends is read as it comes, and refused as soon as it is over the limit."""
+    url = URL(http.url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(
+        b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    answer, sent = asyncio.ensure_future(reader.readline()), 0
+    with contextlib.suppress(ConnectionError):
+        while not answer.done():
+            writer.write(b"40000\r\n" + bytes(0x40000) + b"\r\n")
+            await writer.drain()
+            sent += 0x40000
+    assert (await answer).startswith(b"HTTP/1.1 413 ")
+    assert 31 * 2**20 < sent < 64 * 2**20
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def test_a_body_that_cannot_be_decompressed(http: Client) -> None:
