@@ -6,7 +6,6 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,13 @@ from backends.chat import ChatModel
 from backends.engine import Limits
 from backends.frames import Frame, Kind, encode, receive_blocking
 from backends.mailbox import Letter, Mailbox, Outbox
-from backends.parameters import Sampling, read_sampling
+from backends.parameters import Sampling
 from backends.process import Worker
 from backends.runner import HandlerRunner
 from llmproxy.core.errors import Refused
 from llmproxy.core.types import JsonObject
 from tests.backends.build import build_chat_model
+from tests.backends.calls import answered, body_of, error_of, letter
 from tests.backends.engines import build
 
 HELLO = [{"role": "user", "content": "hello there, how are you?"}]
@@ -35,41 +35,6 @@ HELLO = [{"role": "user", "content": "hello there, how are you?"}]
 def model(tmp_path_factory: pytest.TempPathFactory) -> ChatModel:
     """A small float32 Qwen3."""
     return build("qwen3", tmp_path_factory.mktemp("qwen3"))
-
-
-def letter(call: int, body: JsonObject, *, endpoint: str = "chat", stream: bool = False) -> Letter:
-    """A call as the server sends it."""
-    asked = {"temperature": 0, "max_tokens": 8, **body}
-    request = {
-        "id": f"c{call}",
-        "endpoint": endpoint,
-        "stream": stream,
-        "sampling": asdict(read_sampling(asked, chat=endpoint == "chat")),
-        "body": asked,
-    }
-    return Letter(call, orjson.loads(orjson.dumps(request, option=orjson.OPT_NON_STR_KEYS)), threading.Event())
-
-
-def answered(runner: ChatRunner, letters: Sequence[Letter]) -> dict[int, list[Frame]]:
-    """All frames of some calls that come at once, by call."""
-    frames = [frame for one in letters for frame in runner.begin(one)]
-    while not runner._engine.idle:
-        frames += runner.step()
-    return {one.call: [frame for frame in frames if frame.call == one.call] for one in letters}
-
-
-def body_of(frames: Sequence[Frame]) -> Any:
-    """The whole answer of a call."""
-    data, done = frames
-    assert (data.kind, done.kind) == (Kind.DATA, Kind.DONE)
-    return orjson.loads(data.payload)
-
-
-def error_of(frames: Sequence[Frame]) -> Any:
-    """The error of a call."""
-    [frame] = frames
-    assert frame.kind is Kind.ERROR
-    return orjson.loads(frame.payload)
 
 
 def test_calls_beside_each_other(model: ChatModel) -> None:

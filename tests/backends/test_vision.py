@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,13 @@ from backends.endpoints import chat
 from backends.engine import Limits
 from backends.frames import Frame, Kind
 from backends.mailbox import Letter
-from backends.parameters import read_sampling
 from backends.runner import HandlerRunner
 from backends.vision import VisionModel
 from backends.worker import load
+from tests.backends import calls
 from tests.backends.build import build_chat_model
 from tests.backends.build_vision import CONTEXT_TOKENS, TEMPLATE, build_vision_model
+from tests.backends.calls import body_of
 from tests.backends.eyes import Eyes, Json, asking, message, of_the_library, picture, settings
 
 SCHEMA: Json = {
@@ -49,33 +48,15 @@ def model(folder: Path) -> VisionModel:
 
 
 def letter(call: int, messages: Sequence[Json], images: Sequence[bytes] = (), **body: Any) -> Letter:
-    """A call as the server sends it: greedy, and of 12 tokens at most, unless it says otherwise."""
-    asked: Json = {"temperature": 0, "max_tokens": 12, "messages": messages, **body}
-    request = {
-        "id": f"c{call}",
-        "endpoint": "chat",
-        "stream": asked.pop("stream", False),
-        "sampling": asdict(read_sampling(asked, chat=True, reasons=True)),
-        "body": asked,
-        "images": [base64.b64encode(image).decode() for image in images],
-    }
-    return Letter(call, orjson.loads(orjson.dumps(request, option=orjson.OPT_NON_STR_KEYS)), threading.Event())
+    """A call with images, of 12 tokens at most unless it says otherwise."""
+    stream = body.pop("stream", False)
+    asked = {"max_tokens": 12, "messages": messages, **body}
+    return calls.letter(call, asked, stream=stream, images=images, reasons=True)
 
 
 def answered(model: ChatModel, *letters: Letter, limits: Limits | None = None) -> dict[int, list[Frame]]:
     """All frames of some calls that come at once, by call."""
-    runner = ChatRunner(model, "local/eyes", limits)
-    frames = [frame for one in letters for frame in runner.begin(one)]
-    while not runner.idle:
-        frames += runner.step()
-    return {one.call: [frame for frame in frames if frame.call == one.call] for one in letters}
-
-
-def body_of(frames: Sequence[Frame]) -> Any:
-    """The whole answer of a call."""
-    data, done = frames
-    assert (data.kind, done.kind) == (Kind.DATA, Kind.DONE)
-    return orjson.loads(data.payload)
+    return calls.answered(ChatRunner(model, "local/eyes", limits), letters)
 
 
 def chunks_of(frames: Sequence[Frame]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,12 @@ def server_calls(server: Server, client: openai.OpenAI) -> int:
     return int(told["local"]["sleeper"].get("in_flight", 0))
 
 
+def strictly(home: Path, *paths: Path) -> subprocess.CompletedProcess[str]:
+    """The end of a strict start with the configuration in `home`; Python imports from `paths`."""
+    options = ("--strict", "--config", str(home / "config.json"), "--port", "0")
+    return command("serve", *options, home=home, env={"PYTHONPATH": ":".join(map(str, paths))}, timeout_s=60.0)
+
+
 def test_a_strict_start(tmp_path: Path) -> None:
     """With `--strict` the server ends when a model cannot be loaded, shows itself wrong, or is not there."""
     good = str(build_chat_model(tmp_path / "good"))
@@ -140,17 +147,7 @@ def test_a_strict_start(tmp_path: Path) -> None:
     ):
         config = {"local": {"models": [model]}, "state": {"url": "memory"}}
         (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
-        ended = command(
-            "serve",
-            "--strict",
-            "--config",
-            str(tmp_path / "config.json"),
-            "--port",
-            "0",
-            home=tmp_path,
-            env={"PYTHONPATH": str(ROOT)},
-            timeout_s=60.0,
-        )
+        ended = strictly(tmp_path, ROOT)
         assert ended.returncode == 2, ended.stderr
         assert cause in ended.stderr.splitlines()[-1]
     config = {"local": {"models": [good]}, "state": {"url": "memory"}}
@@ -193,15 +190,6 @@ def test_a_strict_start_without_the_local_extra(tmp_path: Path) -> None:
     """Where nothing is installed that runs models, none of them can be loaded, and the server ends as well."""
     (tmp_path / "config.json").write_text(json.dumps({"state": {"url": "memory"}}), "utf-8")
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n", "utf-8")
-    ended = command(
-        "serve",
-        "--strict",
-        "--config",
-        str(tmp_path / "config.json"),
-        "--port",
-        "0",
-        home=tmp_path,
-        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
-    )
+    ended = strictly(tmp_path, tmp_path, ROOT)
     assert ended.returncode == 2, ended.stderr
     assert "install the local extra" in ended.stderr.splitlines()[-1]
