@@ -28,6 +28,7 @@ from llmproxy.core import config as configuration
 from llmproxy.core.config import Config
 from llmproxy.core.contract import Source
 from llmproxy.core.errors import ConfigError
+from llmproxy.core.names import spellings, split_model
 from llmproxy.core.tasks import Background
 from llmproxy.core.types import Model
 from llmproxy.gateway.attempt import Waits
@@ -114,6 +115,7 @@ def read_parts(config: Config, *, folder: Path | None = None, local: bool = True
         local = False
     if local:
         _read_local(config, folder or configuration.default_path().parent, parts)
+    _check_aliases(config, parts)
     return parts
 
 
@@ -138,6 +140,15 @@ def _read_local(config: Config, folder: Path, parts: Parts) -> None:
     if parts.weights:
         models = tuple(describe(weights, exposed=weights.name in parts.warm) for weights in parts.weights)
         parts.offers.append(Offer("local", models))
+
+
+def _check_aliases(config: Config, parts: Parts) -> None:
+    """An alias of a local model that is not there would be noticed by its first client only."""
+    names = [name for weights in parts.weights for name in (weights.name, *weights.aliases)]
+    known = {spelling for name in names for spelling in spellings("local", name)}
+    for alias, target in config.aliases.items():
+        if split_model(target, {"local"}) is not None and target not in known:
+            parts.missing[f"alias {alias}"] = f"there is no {target}; run: llmproxy models"
 
 
 def _can_run_models() -> bool:

@@ -132,6 +132,24 @@ async def test_a_broken_configuration_is_told(
             assert (await client.chat("a/ok")).status == 200
 
 
+def test_an_alias_of_a_local_model_that_is_not_there(tmp_path: Path) -> None:
+    """It is told at the start; any spelling of one that is there, pools and models of providers are not."""
+    aliases = {
+        "lost": "local/none",
+        "lost_too": "local__nix",
+        "a": "local/tiny",
+        "b": "tiny__local",
+        "c": "tiny",
+        "d": "llmproxy/local",
+        "e": "groq/anything",
+    }
+    config = {"aliases": aliases, "local": {"models": ["tiny"]}, "state": {"url": "memory"}}
+    with serving(config, tmp_path) as server:
+        wait_until(lambda: "For more models" in server.printed)
+        told = [line for line in server.printed.splitlines() if line.startswith("not used: alias")]
+    assert [line.split()[3] for line in told] == ["lost", "lost_too"]
+
+
 async def test_an_upstream_that_hangs_delays_nothing(tmp_path: Path) -> None:
     """The server listens and answers at once, though the only model list never comes."""
     with (
