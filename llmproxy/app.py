@@ -27,6 +27,7 @@ from llmproxy.access import check_access
 from llmproxy.core import config as configuration
 from llmproxy.core.config import Config
 from llmproxy.core.contract import Source
+from llmproxy.core.env import cache_folder
 from llmproxy.core.errors import ConfigError
 from llmproxy.core.names import spellings, split_model
 from llmproxy.core.tasks import Background
@@ -186,7 +187,7 @@ class Runtime:
         self._workers = workers
         self.parts = read_parts(config, folder=path and path.parent, local=local)
         self.metrics = Metrics()
-        self.inventory = Inventory(ListCache(_cache_path()))
+        self.inventory = Inventory(ListCache(cache_folder() / "models.json"))
         if config.state.url != "memory":
             self.inventory.findings = known_findings(path)
         self.inventory.configure(_with_aliases(config, self.parts), self.parts.offers, self.parts.cache_keys)
@@ -458,11 +459,6 @@ def _with_aliases(config: Config, parts: Parts) -> Config:
         alias: f"local/{weights.name}" for weights in parts.weights for alias in (weights.name, *weights.entry.aliases)
     }
     return config.model_copy(update={"aliases": {**names, **config.aliases}})
-
-
-def _cache_path() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "llmproxy" / "models.json"
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

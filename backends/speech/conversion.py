@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from typing import Any
 
 from ctranslate2.converters import TransformersConverter
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer, GenerationConfig
+
+from llmproxy.core.env import cache_folder
 
 # The most tokens that the decoder of every released Whisper reads and writes.
 MOST_POSITIONS = 448
@@ -32,7 +33,7 @@ def converted(folder: Path, compute_type: str, *, trust_remote_code: bool = Fals
 
     Raises whatever keeps transformers from loading it, CTranslate2 from converting it, or the disk from holding it.
     """
-    cache = _cache()
+    cache = cache_folder() / "whisper"
     key = _digest(folder, compute_type)
     target = cache / key
     if _is_whole(target):
@@ -58,11 +59,6 @@ class Facts:
 def facts_of(folder: Path) -> Facts:
     """What is known of the model in the form of CTranslate2 in a folder."""
     return Facts(**_marker(folder).get("facts", {}))
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "llmproxy" / "whisper"
 
 
 def _digest(folder: Path, compute_type: str) -> str:

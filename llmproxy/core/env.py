@@ -1,10 +1,11 @@
-"""`${VAR}` references: read from the environment when used, never written back."""
+"""`${VAR}` references, read from the environment when used and never written back; and the folder of caches."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -15,6 +16,12 @@ class MissingVariable(LookupError):
     def __init__(self, name: str) -> None:
         super().__init__(f"the environment variable {name} is not set")
         self.name = name
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept (XDG Base Directory Specification); it may not be there yet."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "llmproxy"
 
 
 def references(text: str) -> list[str]:
